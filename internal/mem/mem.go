@@ -1,0 +1,150 @@
+// Package mem makes memory that outlives a process: memfds with a versioned
+// header, and typed views over their bytes.
+//
+// Whatever a new forwarder must be able to take over from a running one
+// (frames, tables, who owns which buffer) lies in such a region, never in the
+// Go heap alone. A view holds no pointers, so the collector has nothing to scan.
+package mem
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// HeaderSize is the number of bytes in front of a region's payload: one page,
+// so that the payload is page aligned and can be registered with the kernel.
+const HeaderSize = 4096
+
+const magic = "MARGAYM1"
+
+// Errors that a caller of Attach may want to tell apart.
+var (
+	ErrNotOurs = errors.New("memory carries no margay header")
+	ErrKind    = errors.New("memory holds another kind of table")
+	ErrVersion = errors.New("memory has another layout version")
+	ErrCorrupt = errors.New("memory header is corrupt")
+)
+
+// Kind tells what a region holds; a reader refuses a kind it did not ask for.
+type Kind uint32
+
+// The kinds of region in use.
+const (
+	KindArena Kind = iota + 1 // frames and who holds them (fastpath/umem)
+)
+
+// Region is one memfd, mapped shared. It is created once and then only read
+// or written through Payload; its methods are safe for concurrent use but Close.
+type Region struct {
+	fd   int
+	data []byte
+}
+
+// Create makes a region of size payload bytes, zeroed, named name in
+// /proc/self/maps, holding kind in layout version.
+func Create(name string, kind Kind, version uint32, size int) (*Region, error) {
+	if size <= 0 || size > math.MaxInt-2*HeaderSize {
+		return nil, fmt.Errorf("create memory %q: size is %d bytes, want at least 1", name, size)
+	}
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("create memory %q: %w", name, err)
+	}
+	total := HeaderSize + (size+HeaderSize-1)/HeaderSize*HeaderSize
+	if err := unix.Ftruncate(fd, int64(total)); err != nil {
+		return nil, errors.Join(fmt.Errorf("size memory %q to %d bytes: %w", name, total, err), unix.Close(fd))
+	}
+	// A mapping whose file shrinks raises SIGBUS in every process that has it.
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW); err != nil {
+		return nil, errors.Join(fmt.Errorf("seal memory %q: %w", name, err), unix.Close(fd))
+	}
+	r, err := mapAll(fd, total)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("map memory %q: %w", name, err), unix.Close(fd))
+	}
+	r.writeHeader(kind, version, uint64(size))
+	return r, nil
+}
+
+// Attach maps the region behind fd, which must hold kind in layout version.
+// On success the region owns fd.
+func Attach(fd int, kind Kind, version uint32) (*Region, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("look at memory fd %d: %w", fd, err)
+	}
+	if st.Size < HeaderSize || st.Size > math.MaxInt {
+		return nil, fmt.Errorf("attach memory fd %d of %d bytes: %w", fd, st.Size, ErrNotOurs)
+	}
+	r, err := mapAll(fd, int(st.Size))
+	if err != nil {
+		return nil, fmt.Errorf("map memory fd %d: %w", fd, err)
+	}
+	if err := r.checkHeader(kind, version); err != nil {
+		return nil, errors.Join(fmt.Errorf("attach memory fd %d: %w", fd, err), unix.Munmap(r.data))
+	}
+	return r, nil
+}
+
+func mapAll(fd, total int) (*Region, error) {
+	data, err := unix.Mmap(fd, 0, total, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, err
+	}
+	return &Region{fd: fd, data: data}, nil
+}
+
+// Header layout: magic[8] kind[4] version[4] payload[8] crc[4], little endian.
+func (r *Region) writeHeader(kind Kind, version uint32, size uint64) {
+	h := r.data[:28]
+	copy(h, magic)
+	binary.LittleEndian.PutUint32(h[8:], uint32(kind))
+	binary.LittleEndian.PutUint32(h[12:], version)
+	binary.LittleEndian.PutUint64(h[16:], size)
+	binary.LittleEndian.PutUint32(h[24:], crc32.ChecksumIEEE(h[:24]))
+}
+
+func (r *Region) checkHeader(kind Kind, version uint32) error {
+	h := r.data[:28]
+	if string(h[:8]) != magic {
+		return ErrNotOurs
+	}
+	if crc32.ChecksumIEEE(h[:24]) != binary.LittleEndian.Uint32(h[24:]) {
+		return ErrCorrupt
+	}
+	if got := Kind(binary.LittleEndian.Uint32(h[8:])); got != kind {
+		return fmt.Errorf("%w: has kind %d, want %d", ErrKind, got, kind)
+	}
+	if got := binary.LittleEndian.Uint32(h[12:]); got != version {
+		return fmt.Errorf("%w: has %d, want %d", ErrVersion, got, version)
+	}
+	if size := binary.LittleEndian.Uint64(h[16:]); size > uint64(len(r.data)-HeaderSize) {
+		return fmt.Errorf("%w: says %d payload bytes, has %d", ErrCorrupt, size, len(r.data)-HeaderSize)
+	}
+	return nil
+}
+
+// Payload is the memory behind the header. It is valid until Close.
+func (r *Region) Payload() []byte {
+	size := binary.LittleEndian.Uint64(r.data[16:24])
+	return r.data[HeaderSize : HeaderSize+int(size) : HeaderSize+int(size)]
+}
+
+// FD is the memfd, to be passed to another process; the region keeps owning it.
+func (r *Region) FD() int { return r.fd }
+
+// Close unmaps the payload and closes the memfd. No view may be used after it.
+func (r *Region) Close() error {
+	if r.data == nil {
+		return os.ErrClosed
+	}
+	err := errors.Join(unix.Munmap(r.data), unix.Close(r.fd))
+	r.data, r.fd = nil, -1
+	return err
+}

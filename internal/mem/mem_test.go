@@ -1,0 +1,94 @@
+package mem
+
+import (
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestAttachSeesWhatCreateWrote(t *testing.T) {
+	r, err := Create("margay-test", KindArena, 7, 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	copy(r.Payload(), "hello")
+	dup, err := unix.Dup(r.FD())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := Attach(dup, KindArena, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if got := string(other.Payload()[:5]); got != "hello" {
+		t.Errorf("second mapping reads %q, want %q", got, "hello")
+	}
+	if got := len(other.Payload()); got != 10_000 {
+		t.Errorf("payload is %d bytes, want 10000", got)
+	}
+}
+
+func TestAttachRefuses(t *testing.T) {
+	tests := map[string]struct {
+		spoil   func(r *Region)
+		kind    Kind
+		version uint32
+		want    error
+	}{
+		"another kind":    {func(*Region) {}, KindArena + 1, 1, ErrKind},
+		"another version": {func(*Region) {}, KindArena, 2, ErrVersion},
+		"no header":       {func(r *Region) { r.data[0] = 'x' }, KindArena, 1, ErrNotOurs},
+		"flipped bit":     {func(r *Region) { r.data[17] ^= 1 }, KindArena, 1, ErrCorrupt},
+		"absurd size":     {func(r *Region) { r.writeHeader(KindArena, 1, 1<<40) }, KindArena, 1, ErrCorrupt},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, err := Create("margay-test", KindArena, 1, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = unix.Munmap(r.data); _ = unix.Close(r.fd) }()
+			tt.spoil(r)
+			if _, err := Attach(r.FD(), tt.kind, tt.version); !errors.Is(err, tt.want) {
+				t.Errorf("attach says %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestRegionCannotShrinkUnderItsReaders(t *testing.T) {
+	r, err := Create("margay-test", KindArena, 1, 8192)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := unix.Ftruncate(r.FD(), 4096); err == nil {
+		t.Error("a sealed region was cut short")
+	}
+}
+
+func TestViewChecksBoundsAndAlignment(t *testing.T) {
+	r, err := Create("margay-test", KindArena, 1, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	b := r.Payload()
+	v, err := View[uint64](b, 8)
+	if err != nil || len(v) != 8 {
+		t.Fatalf("view of 8 words in 64 bytes: %v, %d cells", err, len(v))
+	}
+	v[1] = 0x0102030405060708
+	if b[8] != 8 {
+		t.Error("the view does not share the payload's memory")
+	}
+	if _, err := View[uint64](b, 9); err == nil {
+		t.Error("a view longer than its memory was given out")
+	}
+	if _, err := View[uint64](b[1:], 1); err == nil {
+		t.Error("an unaligned view was given out")
+	}
+}

@@ -1,0 +1,116 @@
+package arch
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestTheHouseKeepsItsRules runs every check over the module that this package
+// belongs to.
+func TestTheHouseKeepsItsRules(t *testing.T) {
+	tree, err := Load(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(tree.Packages, func(p *Package) bool { return p.Rel == "internal/version" }) {
+		t.Fatalf("%d packages loaded, internal/version not among them", len(tree.Packages))
+	}
+	escapes, err := tree.Escapes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, found := range map[string][]Finding{
+		"imports follow the table":          tree.Imports(Rules()),
+		"unsafe stays in its homes":         tree.Unsafe(unsafeHomes),
+		"nothing outgrows its limit":        tree.Sizes(House()),
+		"packages are named by subject":     tree.Names(),
+		"every exported name has a comment": tree.Docs(),
+		"package variables do not change":   tree.Vars(),
+		"no work is done on import":         tree.Inits(),
+		"every marker marks a function":     tree.Markers(),
+		"hot functions do nothing slow":     tree.Hot(),
+		"hot functions allocate nothing":    escapes,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, f := range found {
+				t.Error(f)
+			}
+		})
+	}
+	t.Logf("%d packages, %d hot functions", len(tree.Packages), len(tree.hot()))
+}
+
+// TestEveryRuleCanFail breaks each row of the import table once, and looks at
+// an import beside it that is fine.
+func TestEveryRuleCanFail(t *testing.T) {
+	tests := map[string]struct{ from, bad, good string }{
+		"the packet path knows nothing of control":        {"fastpath/node", "./config", "./internal/pkt"},
+		"the packet path does not log":                    {"classifier/oracle", "log/slog", "math/bits"},
+		"the forwarder carries no control plane":          {"cmd/margay-forwarder", "./routing/rib", "./config"},
+		"programs are leaves":                             {"internal/lab", "./cmd/margay-lab", "./internal/hostnet"},
+		"calculation does not know its callers":           {"policy", "./control", "./api/v3"},
+		"tables know no nodes":                            {"fastpath/fib", "./fastpath/node", "./internal/mem"},
+		"the engine knows no node":                        {"fastpath/graph", "./fastpath/node/arp", "./internal/pkt"},
+		"rings know no engine":                            {"fastpath/xsk/umem", "./fastpath/port", "./internal/mem"},
+		"headers and memory stand alone":                  {"internal/pkt", "./fastpath/graph", "encoding/binary"},
+		"netlink lives in internal/hostnet":               {"internal/lab", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
+		"eBPF lives in fastpath/xsk and internal/hostbpf": {"fastpath/port", "github.com/cilium/ebpf/link", "golang.org/x/sys/unix"},
+		"GoBGP lives in routing/bgp":                      {"routing/rib", "github.com/osrg/gobgp/v4/pkg/server", "net/netip"},
+		"client-go lives in kube":                         {"control", "k8s.io/client-go/tools/cache", "k8s.io/apimachinery/pkg/labels"},
+	}
+	for _, r := range Rules() {
+		t.Run(r.Name, func(t *testing.T) {
+			tt, ok := tests[r.Name]
+			if !ok {
+				t.Fatal("the rule has no example that breaks it")
+			}
+			delete(tests, r.Name)
+			if !r.governs(tt.from) || !r.forbids("margay.dev/margay", full(tt.bad)) {
+				t.Errorf("%s may import %s", tt.from, tt.bad)
+			}
+			if r.forbids("margay.dev/margay", full(tt.good)) {
+				t.Errorf("%s must not import %s", tt.from, tt.good)
+			}
+			for _, free := range r.Except {
+				if r.governs(free) {
+					t.Errorf("%s is governed, though it is excepted", free)
+				}
+			}
+		})
+	}
+	for name := range tests {
+		t.Errorf("no rule is named %q any more", name)
+	}
+}
+
+// full turns "./x" into an import path.
+func full(path string) string {
+	return strings.Replace(path, "./", "margay.dev/margay/", 1)
+}
+
+// Every home of unsafe stands for itself and not for its neighbours.
+func TestUnsafeHomes(t *testing.T) {
+	tests := map[string]bool{
+		"fastpath/xsk/ring.go":           true,
+		"fastpath/xsk/umem/umem.go":      true,
+		"fastpath/port/tun.go":           true,
+		"fastpath/port/tun_linux.go":     true,
+		"fastpath/port/memory.go":        false,
+		"fastpath/port/deep/tun.go":      false,
+		"internal/mem/view.go":           true,
+		"internal/memory/view.go":        false,
+		"internal/hostnet/ioctl.go":      true,
+		"internal/hostnet/link.go":       false,
+		"classifier/kernel_amd64.go":     true,
+		"classifier/compile.go":          false,
+		"crypto/transport/kernel_amd.go": true,
+		"fastpath/node/route.go":         false,
+	}
+	for file, want := range tests {
+		got := slices.ContainsFunc(unsafeHomes, func(h string) bool { return at(file, h) })
+		if got != want {
+			t.Errorf("%s is in a home of unsafe: %v, want %v", file, got, want)
+		}
+	}
+}

@@ -1,0 +1,2 @@
+// Package fine lies in a folder that says nothing.
+package fine

@@ -1,0 +1,4 @@
+package size
+
+// More makes the package longer than its files.
+const More = 1

@@ -1,0 +1,184 @@
+package graph
+
+// receive takes a burst from each queue that may have one, in turn from a
+// different one each pass, until the vector is full.
+//
+//fastpath:hot
+func (w *Worker) receive() {
+	g := w.wired
+	if len(g.onDemand) > 0 && w.stats.Load.Loops%readyEvery == 0 {
+		w.park.poll(g.onDemand)
+	}
+	w.takeHanded(g)
+	n := len(g.rx)
+	for i := range n {
+		at := i + int(w.stats.Load.Loops)
+		rx := &g.rx[at%n]
+		if rx.ready != nil && !rx.ready.readable {
+			continue
+		}
+		room := VectorMax - w.used
+		if room <= 0 {
+			return
+		}
+		w.receiveFrom(rx, min(room, rx.budget))
+	}
+}
+
+//fastpath:hot
+func (w *Worker) receiveFrom(rx *rxBinding, room int) {
+	ms := w.meta[w.used : w.used+room]
+	got := rx.queue.RxBurst(&w.IO, ms)
+	if rx.ready != nil && got < room {
+		rx.ready.readable = false // drained, as far as one burst can tell
+	}
+	if got == 0 {
+		return
+	}
+	var bytes, segments uint64
+	l := &w.wait[rx.entry]
+	for i := range ms[:got] {
+		m := &ms[i]
+		m.InPort = rx.port
+		bytes += uint64(m.Len)
+		segments += uint64(m.Segments)
+		l.push(uint16(w.used + i))
+	}
+	w.used += got
+	w.stats.Counters.Rx += segments
+	c := &w.stats.Ports[rx.port]
+	c.RxPackets += segments
+	c.RxBytes += bytes
+}
+
+// queueTx lets a packet wait for its port's transmit queue.
+//
+//fastpath:hot
+func (w *Worker) queueTx(port, slot uint16) {
+	if int(port) >= len(w.tx) {
+		w.refuseSlot(slot, TxNoPort)
+		return
+	}
+	l := &w.tx[port]
+	if l.n == 0 {
+		w.dirty = append(w.dirty, port)
+	}
+	l.push(slot)
+}
+
+// flush hands what waits to the transmit queues, or to the workers that own them.
+//
+//fastpath:hot
+func (w *Worker) flush() {
+	for _, port := range w.dirty {
+		l := &w.tx[port]
+		for from := 0; from < l.n; from += VectorMax {
+			w.vec.idx = l.idx[from:min(from+VectorMax, l.n)]
+			w.transmit(port, &w.vec)
+		}
+		l.n = 0
+	}
+	w.dirty = w.dirty[:0]
+}
+
+//fastpath:hot
+func (w *Worker) transmit(port uint16, v *Vector) {
+	if int(port) >= len(w.wired.tx) {
+		w.refuse(v, TxNoPort)
+		return
+	}
+	switch tx := &w.wired.tx[port]; {
+	case tx.queue != nil:
+		w.send(port, tx, v)
+	case tx.ring != nil:
+		w.handOver(tx, v)
+	default:
+		w.refuse(v, TxNoPort)
+	}
+}
+
+// send transmits v by a queue of our own and settles the account.
+//
+//fastpath:hot
+func (w *Worker) send(port uint16, tx *txBinding, v *Vector) {
+	var bytes, segments, punted uint64
+	for i := range v.idx { // before the burst: a sent packet's Meta is spent
+		m := v.Meta(i)
+		m.Reason = NoReason
+		bytes += uint64(m.Len)
+		segments += uint64(m.Segments)
+	}
+	tx.queue.TxBurst(&w.IO, v)
+	c := &w.stats.Ports[port]
+	for i := range v.idx {
+		m := v.Meta(i)
+		if m.Reason == NoReason {
+			continue
+		}
+		n := uint64(m.Segments)
+		bytes -= uint64(m.Len)
+		segments -= n
+		c.TxDrops += n
+		w.stats.Counters.Drops[m.Reason] += n
+		w.Free(m)
+	}
+	c.TxPackets += segments
+	c.TxBytes += bytes
+	if tx.host {
+		punted, segments = segments, 0
+	}
+	w.stats.Counters.Tx += segments
+	w.stats.Counters.Punt += punted
+}
+
+func (w *Worker) refuse(v *Vector, r Reason) {
+	for _, slot := range v.idx {
+		w.refuseSlot(slot, r)
+	}
+}
+
+func (w *Worker) refuseSlot(slot uint16, r Reason) {
+	m := &w.meta[slot&(slots-1)]
+	w.stats.Counters.Drops[r] += uint64(m.Segments)
+	w.Free(m)
+}
+
+// poll lets each queue do what is due. It says whether a kernel still has
+// frames of ours to send, so that sleep must wait.
+//
+//fastpath:hot
+func (w *Worker) poll() bool {
+	pending := false
+	for _, q := range w.wired.polled {
+		if q.Poll(&w.IO) {
+			pending = true
+		}
+	}
+	return pending
+}
+
+// dropNode counts what others gave up, by reason, and frees it.
+type dropNode struct{}
+
+// Process ends the walk of every packet it is given.
+//
+//fastpath:hot
+func (dropNode) Process(w *Worker, v *Vector, _ []Edge) {
+	for i := range v.idx {
+		m := v.Meta(i)
+		w.stats.Counters.Drops[m.Reason%reasons] += uint64(m.Segments)
+		w.Free(m)
+	}
+}
+
+// txNode sorts packets by the port they leave by.
+type txNode struct{}
+
+// Process queues every packet for Meta.OutPort.
+//
+//fastpath:hot
+func (txNode) Process(w *Worker, v *Vector, _ []Edge) {
+	for i, slot := range v.idx {
+		w.queueTx(v.Meta(i).OutPort, slot)
+	}
+}

@@ -1,0 +1,69 @@
+package graph
+
+import "margay.dev/margay/fastpath/umem"
+
+// MaxPorts is the number of port indexes; a port index is below it.
+const MaxPorts = 4096
+
+// Queue is one receive and transmit pair of a port, owned by one worker.
+// Package port has the implementations.
+type Queue interface {
+	// RxBurst fills ms from the front with packets that came in and returns
+	// how many. It sets every field of a Meta but InPort. A packet that it
+	// must drop itself it counts by IO.DropRx.
+	RxBurst(io *IO, ms []Meta) int
+	// TxBurst sends the packets of v. Of those it accepted it owns the
+	// buffers and frees them in its time; at each other packet it leaves
+	// Meta.Reason, and the caller still owns that packet.
+	TxBurst(io *IO, v *Vector)
+	// Poll does what is due between bursts: takes back sent buffers, kicks a
+	// kernel that still has frames to send, keeps the fill ring full.
+	// It says whether the kernel still holds frames it has yet to send.
+	Poll(io *IO) (pending bool)
+	// FD is what a sleeping worker waits on, or -1.
+	FD() int
+	// InMemory says that RxBurst costs no system call when nothing came, so
+	// that the worker need not ask first whether FD is readable.
+	InMemory() bool
+}
+
+// IO is what a queue needs of the worker that drives it.
+type IO struct {
+	Arena *umem.Arena
+	Cache *umem.Cache
+	Mem   []byte // Arena.Bytes
+	Now   int64  // monotonic nanoseconds, read once per pass
+	count *Counters
+}
+
+// NewIO makes an IO for a queue that no worker drives: tests and benchmarks.
+func NewIO(a *umem.Arena, c *umem.Cache) *IO {
+	return &IO{Arena: a, Cache: c, Mem: a.Bytes(), count: new(Counters)}
+}
+
+// DropRx counts a packet that was received and dropped before it had a Meta.
+//
+//fastpath:hot
+func (io *IO) DropRx(r Reason, segments int) {
+	io.count.Rx += uint64(segments)
+	io.count.Drops[r] += uint64(segments)
+}
+
+// Free gives a packet's buffers back.
+//
+//fastpath:hot
+func (io *IO) Free(m *Meta) { io.Cache.FreeChain(m.Buf, int(m.Bufs)) }
+
+// Counters is the account that the queue's drops went to.
+func (io *IO) Counters() *Counters { return io.count }
+
+// NewVector gathers metas into a vector, for tests and benchmarks that call a
+// node or a queue by themselves. At most VectorMax are taken.
+func NewVector(metas ...Meta) *Vector {
+	v := &Vector{meta: new([slots]Meta)}
+	for i, m := range metas[:min(len(metas), VectorMax)] {
+		v.meta[i] = m
+		v.idx = append(v.idx, uint16(i))
+	}
+	return v
+}

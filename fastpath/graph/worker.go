@@ -1,0 +1,323 @@
+package graph
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"margay.dev/margay/fastpath/umem"
+)
+
+const (
+	sampleEvery  = 16   // passes of which one has its nodes timed
+	publishEvery = 1024 // busy passes after which counters are published anyway
+	readyEvery   = 4    // passes per look at which queues have become readable
+
+	// TickInterval is how often a Resumer is called at least, roughly.
+	TickInterval = 20 * time.Millisecond
+)
+
+// Worker walks the graph with the packets of its own queues. It is one
+// goroutine on one OS thread; only that goroutine calls its methods, but for
+// those that say otherwise.
+type Worker struct {
+	IO
+	id    int
+	graph *Graph
+	nodes []Node
+	wait  []list     // packets that wait for each node
+	edges [][]uint16 // node, edge ► node
+	again []uint16   // node ► node at which packets held there go on
+	tick  []int      // nodes that are Resumers
+
+	meta *[slots]Meta
+	used int // slots taken in this pass
+	at   int // node being processed
+	next [VectorMax]Edge
+	vec  Vector // what is being processed or sent: one for all, so that none escapes
+
+	tx    []list // packets that wait for each port's transmit queue
+	dirty []uint16
+	stats Stats
+	pub   published
+
+	wiring atomic.Pointer[wiring]
+	wired  *wiring // the one in use
+	park   *parking
+	epoch  atomic.Uint64 // odd while in a pass, see quiesce
+	kick   atomic.Bool   // Resume is due
+	stop   atomic.Bool
+	nextAt int64 // when the next tick is due
+	busy   bool  // the last pass moved packets
+	cfg    Config
+	cpu    int
+	// pinError is why the worker does not run on the CPU it was given.
+	pinError atomic.Pointer[error]
+	engine   *Engine
+	started  time.Time
+}
+
+func newWorker(e *Engine, id int) (*Worker, error) {
+	park, err := newParking()
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{id: id, graph: e.graph, meta: new([slots]Meta), park: park, cfg: e.cfg, engine: e, cpu: -1}
+	w.IO = IO{Arena: e.arena, Cache: e.arena.Cache(id), Mem: e.arena.Bytes()}
+	if id < len(e.cfg.CPUs) {
+		w.cpu = e.cfg.CPUs[id]
+	}
+	w.count = &w.stats.Counters
+	w.vec.meta = w.meta
+	w.stats = newStats(len(e.graph.specs), 0)
+	w.pub.stats = newStats(len(e.graph.specs), 0)
+	w.wait = make([]list, len(e.graph.specs))
+	w.link()
+	w.wired = &wiring{}
+	w.wiring.Store(w.wired)
+	return w, nil
+}
+
+// link makes the nodes and turns names of edges into indexes.
+func (w *Worker) link() {
+	for i, s := range w.graph.specs {
+		var to []uint16
+		for _, name := range s.Edges {
+			n, _ := w.graph.index(name) // Build has checked that it is there
+			to = append(to, uint16(n))
+		}
+		w.edges = append(w.edges, to)
+		again, _ := w.graph.index(s.Resumes)
+		w.again = append(w.again, uint16(again))
+		var n Node
+		switch s.Name {
+		case DropName:
+			n = dropNode{}
+		case TxName:
+			n = txNode{}
+		default:
+			n = s.New(w.id)
+		}
+		w.nodes = append(w.nodes, n)
+		if _, ok := n.(Resumer); ok {
+			w.tick = append(w.tick, i)
+		}
+	}
+}
+
+// ID is the worker's number, from 0.
+func (w *Worker) ID() int { return w.id }
+
+// Packet is the part of a packet that lies in its first buffer.
+//
+//fastpath:hot
+func (w *Worker) Packet(m *Meta) []byte { return w.Mem[m.Off : m.Off+m.Head] }
+
+// Make takes a slot and a frame for a packet of our own, with room in front
+// for headers. It says false, and counts it, when there is none.
+func (w *Worker) Make(o Origin) (slot uint16, m *Meta, ok bool) {
+	if w.used >= slots {
+		w.stats.Counters.MadeRefused++
+		return 0, nil, false
+	}
+	b, ok := w.Cache.Frame()
+	if !ok {
+		w.stats.Counters.MadeRefused++
+		return 0, nil, false
+	}
+	slot = uint16(w.used)
+	w.used++
+	m = &w.meta[slot]
+	*m = Meta{Off: w.Arena.Start(b) + umem.Headroom, Buf: b, Bufs: 1, Segments: 1, InPort: NoPort, Flags: FromUs}
+	w.stats.Counters.Made[o]++
+	return slot, m, true
+}
+
+// Emit sends a packet that Make gave out by edge e of the node in Process.
+func (w *Worker) Emit(e Edge, slot uint16) { w.wait[w.edges[w.at][e]].push(slot) }
+
+// Used counts a packet as consumed and frees it. The node then leaves it out:
+// it must answer Gone for it.
+func (w *Worker) Used(u Use, m *Meta) {
+	w.stats.Counters.Consumed[u] += uint64(m.Segments)
+	w.Free(m)
+}
+
+// Gone is the answer of Process for a packet that the node consumed or holds.
+const Gone Edge = 1<<8 - 1
+
+// Hold counts a packet as held by the node, which keeps a copy of m and
+// answers Gone for it.
+func (w *Worker) Hold(m *Meta) { w.stats.Counters.Held += uint64(m.Segments) }
+
+// Release sends a held packet on, at the node that Spec.Resumes names. It is
+// for Resume. It says false, and the packet stays held, when the pass is full.
+func (w *Worker) Release(m *Meta) bool {
+	if w.used >= slots-1 {
+		return false
+	}
+	slot := uint16(w.used)
+	w.used++
+	w.meta[slot] = *m
+	w.stats.Counters.Held -= uint64(m.Segments)
+	w.wait[w.again[w.at]].push(slot)
+	return true
+}
+
+// Abandon drops a held packet. It is for Resume.
+func (w *Worker) Abandon(m *Meta, r Reason) {
+	w.stats.Counters.Held -= uint64(m.Segments)
+	w.stats.Counters.Drops[r] += uint64(m.Segments)
+	w.Free(m)
+}
+
+// run is the worker's life: passes while there are packets, then sleep.
+func (w *Worker) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := pin(w.cpu); err != nil {
+		w.pinError.Store(&err)
+	}
+	w.started = time.Now()
+	defer w.park.close()
+	idleSince := int64(-1)
+	for !w.stop.Load() {
+		w.epoch.Add(1)
+		busy := w.pass()
+		w.epoch.Add(1)
+		switch {
+		case busy:
+			idleSince = -1
+			if w.stats.Load.BusyLoops%publishEvery == 0 {
+				w.pub.store(&w.stats)
+			}
+		case idleSince < 0:
+			idleSince = w.Now
+			w.pub.store(&w.stats)
+		case !w.cfg.BusyPoll && w.Now-idleSince > int64(w.cfg.Spin):
+			w.sleep()
+			idleSince = w.Now
+		}
+	}
+	w.pub.store(&w.stats)
+}
+
+// pass receives, walks the graph once, and transmits. It says whether it
+// moved packets.
+func (w *Worker) pass() bool {
+	w.clock()
+	if now := w.wiring.Load(); now != w.wired {
+		w.rewire(now)
+	}
+	w.used = 0
+	w.resume()
+	w.receive()
+	if w.used == 0 && len(w.dirty) == 0 {
+		return w.poll()
+	}
+	w.walk()
+	w.flush()
+	w.poll()
+	w.stats.Load.BusyLoops++
+	w.busy = true
+	return true
+}
+
+// clock reads the time, once per pass, and books what the last pass took.
+func (w *Worker) clock() {
+	now := int64(time.Since(w.started))
+	if w.busy {
+		w.stats.Load.BusyNanos += uint64(now - w.Now)
+		w.busy = false
+	}
+	w.Now = now
+	w.stats.Load.Elapsed = uint64(now)
+	w.stats.Load.Loops++
+}
+
+// rewire puts another set of queues in force, between two passes.
+func (w *Worker) rewire(g *wiring) {
+	for len(w.tx) < len(g.tx) {
+		w.tx = append(w.tx, list{})
+	}
+	w.stats.growPorts(len(g.tx))
+	w.pub.growPorts(len(g.tx))
+	w.wired = g
+}
+
+// resume gives nodes that hold packets their turn when it is due.
+func (w *Worker) resume() {
+	if w.Now < w.nextAt && !w.kick.Load() {
+		return
+	}
+	w.kick.Store(false)
+	w.nextAt = w.Now + int64(TickInterval)
+	for _, i := range w.tick {
+		w.at = i
+		w.nodes[i].(Resumer).Resume(w)
+	}
+}
+
+// walk visits each node in topological order, once.
+//
+//fastpath:hot
+func (w *Worker) walk() {
+	timed := w.stats.Load.BusyLoops%sampleEvery == 0
+	for i := range w.wait {
+		if w.wait[i].n == 0 {
+			continue
+		}
+		if timed {
+			w.visitTimed(i)
+		} else {
+			w.visit(i)
+		}
+	}
+}
+
+func (w *Worker) visitTimed(i int) {
+	start := time.Now()
+	n := w.wait[i].n
+	w.visit(i)
+	w.stats.Nodes[i].SampledNanos += uint64(time.Since(start))
+	w.stats.Nodes[i].SampledPackets += uint64(n)
+}
+
+// visit lets node i process all that wait for it and hands them on.
+//
+//fastpath:hot
+func (w *Worker) visit(i int) {
+	l := &w.wait[i]
+	w.at = i
+	edges := w.edges[i]
+	count := &w.stats.Nodes[i]
+	for from := 0; from < l.n; from += VectorMax {
+		v := &w.vec
+		v.idx = l.idx[from:min(from+VectorMax, l.n)]
+		next := w.next[:len(v.idx)]
+		w.nodes[i].Process(w, v, next)
+		if len(edges) > 0 {
+			w.dispatch(edges, v.idx, next)
+		}
+		count.Calls++
+		count.Packets += uint64(len(v.idx))
+	}
+	l.n = 0
+}
+
+// dispatch sends each packet to the node its edge leads to. Most vectors
+// leave whole by one edge, so runs of equal edges move at once.
+//
+//fastpath:hot
+func (w *Worker) dispatch(edges []uint16, idx []uint16, next []Edge) {
+	for i := 0; i < len(next) && i < len(idx); {
+		e, from := next[i], i
+		for i++; i < len(next) && next[i] == e; i++ {
+		}
+		if int(e) >= len(edges) {
+			continue // Gone
+		}
+		l := &w.wait[edges[e]]
+		l.n += copy(l.idx[l.n:], idx[from:i])
+	}
+}

@@ -1,0 +1,177 @@
+package fib
+
+import "sync/atomic"
+
+// vectorSize is how many lookups are in flight together in the vector forms:
+// as many as the graph's vector has packets.
+const vectorSize = 256
+
+// Lookup4 returns the next hop of the longest prefix that holds dst, an IPv4
+// address in host byte order; NoRoute where there is none.
+//
+//fastpath:hot
+func (v *View) Lookup4(dst uint32) NextHopID {
+	c := atomic.LoadUint32(&v.t.root4[dst>>16])
+	if c >= cellBlock {
+		c = descend4(v.t.trie4, c, dst, 8)
+	}
+	return NextHopID(c & indexMask)
+}
+
+// descend4 follows c, a block or a jump, to a value. The block's octet of dst
+// is shift bits from the right.
+//
+//fastpath:hot
+func descend4(trie []uint32, c, dst uint32, shift uint32) uint32 {
+	for c >= cellBlock {
+		at := c & indexMask << unitShift
+		if c < cellJump {
+			c = atomic.LoadUint32(&trie[at+dst>>(shift&31)&255])
+			shift -= 8
+			continue
+		}
+		j := (*[8]uint32)(trie[at:])
+		if n := 32 - j[jumpLen]; (dst^j[jumpKey])>>(n&31) == 0 {
+			c, shift = atomic.LoadUint32(&j[jumpHit]), n-8
+		} else {
+			c = atomic.LoadUint32(&j[jumpMiss])
+		}
+	}
+	return c
+}
+
+// Lookup6 returns the next hop of the longest prefix that holds the IPv6
+// address whose upper and lower 64 bits are hi and lo; NoRoute where there is
+// none.
+//
+//fastpath:hot
+func (v *View) Lookup6(hi, lo uint64) NextHopID {
+	c := atomic.LoadUint32(&v.t.root6[hi>>48])
+	if c >= cellBlock {
+		c = descend6(v.t.trie6, c, key{hi, lo}, rootBits)
+	}
+	return NextHopID(c & indexMask)
+}
+
+// descend6 follows c, a block of that depth or a jump, to a value.
+//
+//fastpath:hot
+func descend6(trie []uint32, c uint32, k key, depth uint32) uint32 {
+	for c >= cellBlock {
+		c, depth = step6(trie, c, k, depth)
+	}
+	return c
+}
+
+// step6 goes one block or jump further.
+//
+//fastpath:hot
+func step6(trie []uint32, c uint32, k key, depth uint32) (uint32, uint32) {
+	at := c & indexMask << unitShift
+	if c < cellJump {
+		w := k.hi
+		if depth >= 64 {
+			w = k.lo
+		}
+		return atomic.LoadUint32(&trie[at+uint32(w>>((56-depth)&63))&255]), depth + 8
+	}
+	j := (*[8]uint32)(trie[at:])
+	m := maskOf(j[jumpLen])
+	hi := k.hi ^ (uint64(j[jumpKey])<<32 | uint64(j[jumpKey+1]))
+	lo := k.lo ^ (uint64(j[jumpKey+2])<<32 | uint64(j[jumpKey+3]))
+	if hi&m.hi|lo&m.lo == 0 {
+		return atomic.LoadUint32(&j[jumpHit]), j[jumpLen]
+	}
+	return atomic.LoadUint32(&j[jumpMiss]), depth
+}
+
+// LookupVector4 is Lookup4 of each address in dst, into out, which must be as
+// long. It goes level by level, so that the loads of many lookups overlap.
+//
+//fastpath:hot
+func (v *View) LookupVector4(dst []uint32, out []NextHopID) {
+	out = out[:len(dst)]
+	for len(dst) > 0 {
+		n := min(len(dst), vectorSize)
+		v.vector4(dst[:n], out[:n])
+		dst, out = dst[n:], out[n:]
+	}
+}
+
+//fastpath:hot
+func (v *View) vector4(dst []uint32, out []NextHopID) {
+	root, trie := v.t.root4, v.t.trie4
+	out = out[:len(dst)]
+	deep := uint32(0)
+	for i, d := range dst {
+		c := atomic.LoadUint32(&root[d>>16])
+		out[i] = NextHopID(c)
+		deep |= c
+	}
+	if deep < cellBlock {
+		for i := range out {
+			out[i] &= NextHopID(indexMask)
+		}
+		return
+	}
+	deep = 0
+	for i, d := range dst {
+		c := uint32(out[i])
+		if c&kindMask == cellBlock {
+			c = atomic.LoadUint32(&trie[c&indexMask<<unitShift+d>>8&255])
+			out[i] = NextHopID(c)
+		}
+	}
+	for i, d := range dst {
+		c := uint32(out[i])
+		if c >= cellBlock {
+			c = descend4(trie, c, d, 0)
+		}
+		out[i] = NextHopID(c & indexMask)
+	}
+}
+
+// LookupVector6 is Lookup6 of each address in dst (upper, lower 64 bits), into
+// out, which must be as long. It goes level by level, so that the loads of
+// many lookups overlap.
+//
+//fastpath:hot
+func (v *View) LookupVector6(dst [][2]uint64, out []NextHopID) {
+	out = out[:len(dst)]
+	for len(dst) > 0 {
+		n := min(len(dst), vectorSize)
+		v.vector6(dst[:n], out[:n])
+		dst, out = dst[n:], out[n:]
+	}
+}
+
+//fastpath:hot
+func (v *View) vector6(dst [][2]uint64, out []NextHopID) {
+	root, trie := v.t.root6, v.t.trie6
+	out = out[:len(dst)]
+	var depth, left [vectorSize]uint8 // of each lookup; lookups that are not at a value yet
+	n := 0
+	for i := range dst {
+		c := atomic.LoadUint32(&root[dst[i][0]>>48])
+		out[i], depth[i&255] = NextHopID(c), rootBits
+		left[n&255] = uint8(i)
+		if c >= cellBlock {
+			n++
+		}
+	}
+	for n > 0 {
+		m := 0
+		for _, i := range left[:n&511] {
+			c, d := step6(trie, uint32(out[i]), key{dst[i][0], dst[i][1]}, uint32(depth[i]))
+			out[i], depth[i] = NextHopID(c), uint8(d)
+			left[m&255] = i
+			if c >= cellBlock {
+				m++
+			}
+		}
+		n = m
+	}
+	for i := range out {
+		out[i] &= NextHopID(indexMask)
+	}
+}

@@ -1,0 +1,67 @@
+package fib
+
+import "sync/atomic"
+
+// View is what a reader sees of a Table: one set of tables, taken once per
+// vector and not kept beyond it.
+type View struct{ t *tables }
+
+// View returns the tables in force. It costs one load.
+//
+//fastpath:hot
+func (t *Table) View() View { return View{t.cur.Load()} }
+
+// Resolve chooses the adjacency of a next hop for a flow with this hash. Any
+// bits of the hash may carry its entropy.
+//
+//fastpath:hot
+func (v *View) Resolve(nh NextHopID, hash uint32) AdjacencyID {
+	t := v.t
+	if uint(nh) >= uint(len(t.hops)) {
+		return v.resolveLate(nh, hash)
+	}
+	w := atomic.LoadUint32(&t.hops[nh])
+	if w&groupBit == 0 {
+		return AdjacencyID(w)
+	}
+	b := uint(w&^groupBit)<<bucketBits | uint(hash*0x9e3779b1>>(32-bucketBits))
+	if b >= uint(len(t.buckets)) {
+		return v.resolveLate(nh, hash)
+	}
+	return AdjacencyID(atomic.LoadUint32(&t.buckets[b]))
+}
+
+// resolveLate is for a reader that met an index newer than its view: the tables
+// in force know it, for they are published before an index into them is stored.
+//
+//go:noinline
+func (v *View) resolveLate(nh NextHopID, hash uint32) AdjacencyID {
+	late := View{v.t.cur.Load()}
+	if late.t == v.t { // no such next hop
+		return 0
+	}
+	return late.Resolve(nh, hash)
+}
+
+// Adjacency returns the adjacency in force under id: the one that drops where
+// the writer has set none. It is good as long as the view.
+//
+//fastpath:hot
+func (v *View) Adjacency(id AdjacencyID) *Adjacency {
+	t := v.t
+	if uint(id) < uint(len(t.slotOf)) {
+		if s := atomic.LoadUint32(&t.slotOf[id]); uint(s) < uint(len(t.slots)) {
+			return &t.slots[s]
+		}
+	}
+	return v.adjacencyLate(id)
+}
+
+//go:noinline
+func (v *View) adjacencyLate(id AdjacencyID) *Adjacency {
+	late := View{v.t.cur.Load()}
+	if late.t == v.t { // no such adjacency
+		return &v.t.slots[0]
+	}
+	return late.Adjacency(id)
+}

@@ -14,8 +14,9 @@ clean() {
 }
 
 mapfile -t files < <(find . -path ./.git -prune -o -path ./.cache -prune -o -name '*.go' -type f -print)
-clean gofmt gofmt -s -l "${files[@]}"
-clean goimports go tool goimports -l "${files[@]}"
+mapfile -t written < <(grep -L '^// Code generated .* DO NOT EDIT\.$' "${files[@]}")
+clean gofmt gofmt -s -l "${written[@]}"
+clean goimports go tool goimports -l "${written[@]}"
 say vet
 go vet ./...
 say staticcheck

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -115,8 +116,10 @@ func (t *Tree) declDocs(f *File, d *ast.GenDecl) []Finding {
 // said reports whether a comment has any words.
 func said(g *ast.CommentGroup) bool { return strings.TrimSpace(g.Text()) != "" }
 
-// sentence asks for a comment on name that is a sentence: its first paragraph
-// ends as sentences do.
+// ended finds the end of a sentence, which may lead to a list or a drawing.
+var ended = regexp.MustCompile(`[.:?!][")]*(\s|$)`)
+
+// sentence asks for a comment on name whose first paragraph holds a sentence.
 func (t *Tree) sentence(f *File, name *ast.Ident, groups ...*ast.CommentGroup) []Finding {
 	i := slices.IndexFunc(groups, said)
 	if i < 0 {
@@ -124,8 +127,8 @@ func (t *Tree) sentence(f *File, name *ast.Ident, groups ...*ast.CommentGroup) [
 	}
 	first, _, _ := strings.Cut(strings.TrimSpace(groups[i].Text()), "\n\n")
 	trailing := groups[i].Pos() > name.Pos() // a remark behind a name needs no full stop
-	if !trailing && !strings.ContainsRune(".:?!)", rune(first[len(first)-1])) {
-		return []Finding{{f.Rel, t.line(name.Pos()), "the comment on " + name.Name + " does not end as a sentence does"}}
+	if !trailing && !ended.MatchString(first) {
+		return []Finding{{f.Rel, t.line(name.Pos()), "the comment on " + name.Name + " is no sentence"}}
 	}
 	return nil
 }

@@ -156,12 +156,21 @@ func (t *Tree) Escapes() ([]Finding, error) {
 		i := slices.IndexFunc(marked, func(h hotFunc) bool {
 			return h.file.Rel == file && h.first <= line && line <= h.last
 		})
-		if i >= 0 {
+		if i >= 0 && !(strings.HasPrefix(m[3], "append ") && t.reserved(marked[i].file, line)) {
 			found = append(found, Finding{file, line, fmt.Sprintf("%s, in %s, which is marked %s",
 				m[3], marked[i].decl.Name.Name, marker)})
 		}
 	}
 	return sorted(found), nil
+}
+
+// reserved reports whether a comment on the line of an append, or on the line
+// above it, says why the slice cannot grow there. The compiler does not know.
+func (t *Tree) reserved(f *File, line int) bool {
+	return slices.ContainsFunc(f.Syntax.Comments, func(g *ast.CommentGroup) bool {
+		last := t.line(g.End())
+		return (last == line || last == line-1) && waived("cap", g)
+	})
 }
 
 // isConstant reports whether what "escapes" is a string constant, such as the

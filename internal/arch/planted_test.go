@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -88,20 +89,30 @@ func compare(t *testing.T, golden, got string) {
 	}
 }
 
-// A module that does not build is an error, never an empty list of findings.
-func TestLoadRefusesABrokenModule(t *testing.T) {
+// A package that does not build is told, and does not hide what is wrong with
+// the others.
+func TestLoadNamesWhatDoesNotBuild(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"go.mod":    "module example.test/broken\n\ngo 1.26\n",
-		"broken.go": "// Package broken does not type.\npackage broken\n\nvar _ int = \"a string\"\n",
+		"go.mod":             "module example.test/broken\n\ngo 1.26\n",
+		"broken/broken.go":   "// Package broken does not type.\npackage broken\n\nvar _ int = \"a string\"\n",
+		"uses/uses.go":       "// Package uses it.\npackage uses\n\nimport _ \"example.test/broken/broken\"\n",
+		"whole/util/util.go": "// Package util builds.\npackage util\n",
 	} {
-		if err := os.WriteFile(dir+"/"+name, []byte(text), 0o644); err != nil {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if tree, err := Load(dir); err == nil {
-		t.Errorf("loaded %d packages without an error", len(tree.Packages))
-	} else if !strings.Contains(err.Error(), "broken") {
-		t.Errorf("error names no package: %v", err)
+	tree, err := Load(dir)
+	for _, name := range []string{"broken/broken", "broken/uses"} {
+		if err == nil || !strings.Contains(err.Error(), "load example.test/"+name) {
+			t.Errorf("error does not name %s: %v", name, err)
+		}
+	}
+	if found := tree.Names(); len(found) != 1 {
+		t.Errorf("of the package that builds, %v is told, want its name", found)
 	}
 }

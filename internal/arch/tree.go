@@ -55,9 +55,9 @@ type listed struct {
 	Error                         *struct{ Err string }
 }
 
-// Load reads the whole module that dir lies in. It builds the module on the way, since types
-// are taken from the compiler's own export data, and fails when a package does
-// not build.
+// Load reads the whole module that dir lies in. It builds the module on the way,
+// since types are taken from the compiler's own export data. When packages do not
+// build it returns the rest beside the error that names them.
 func Load(dir string) (*Tree, error) {
 	root, err := moduleRoot(dir)
 	if err != nil {
@@ -69,31 +69,25 @@ func Load(dir string) (*Tree, error) {
 	}
 	t := &Tree{Root: root, Fset: token.NewFileSet()}
 	exports := make(map[string]string)
-	var broken []error
-	for _, p := range pkgs {
-		exports[p.ImportPath] = p.Export
-		if p.Error != nil {
-			broken = append(broken, fmt.Errorf("%s: %s", p.ImportPath, p.Error.Err))
-		}
-		if !p.DepOnly && p.Module != nil {
-			t.Module = p.Module.Path
-		}
-	}
-	if err := errors.Join(broken...); err != nil {
-		return nil, fmt.Errorf("load packages: %w", err)
-	}
 	imports := importer.ForCompiler(t.Fset, "gc", func(path string) (io.ReadCloser, error) {
+		if exports[path] == "" {
+			return nil, errors.New("it does not build")
+		}
 		return os.Open(exports[path])
 	})
-	for _, p := range pkgs {
+	var broken []error
+	for _, p := range pkgs { // dependencies come before who imports them
+		exports[p.ImportPath] = p.Export
 		if p.DepOnly {
 			continue
 		}
-		if err := t.add(p, imports); err != nil {
-			return nil, fmt.Errorf("load %s: %w", p.ImportPath, err)
+		if p.Error != nil {
+			broken = append(broken, fmt.Errorf("load %s: %s", p.ImportPath, p.Error.Err))
+		} else if err := t.add(p, imports); err != nil {
+			broken = append(broken, fmt.Errorf("load %s: %w", p.ImportPath, err))
 		}
 	}
-	return t, nil
+	return t, errors.Join(broken...)
 }
 
 // moduleRoot is the folder of the go.mod that governs dir.
@@ -140,6 +134,7 @@ func (t *Tree) add(l *listed, imports types.Importer) error {
 	if err != nil {
 		return err
 	}
+	t.Module = l.Module.Path
 	p := &Package{Path: l.ImportPath, Rel: filepath.ToSlash(rel), Name: l.Name}
 	var built []*ast.File
 	for _, set := range []struct {

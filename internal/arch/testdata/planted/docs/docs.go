@@ -14,6 +14,11 @@ func HalfSaid() {}
 //	a ──► b
 func Drawn() {}
 
+// Led holds a sentence. It is led on by
+//
+//	a drawing
+func Led() {}
+
 //go:noinline
 func Directed() {}
 

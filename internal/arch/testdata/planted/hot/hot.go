@@ -59,6 +59,30 @@ func Generic[T any](v T) *T {
 	return &p
 }
 
+// Grows appends to a slice that has no room for sure.
+//
+//fastpath:hot
+func Grows(v []int) []int {
+	return append(v, 1)
+}
+
+// Fits appends where there is room, and says so.
+//
+//fastpath:hot
+func Fits(v []int) []int {
+	// arch:cap made with room for every port
+	v = append(v, 1)
+	return append(v, 2) // arch:cap the same
+}
+
+// Claims gives no reason, and another waiver.
+//
+//fastpath:hot
+func Claims(v []int) []int {
+	v = append(v, 1)    // arch:cap
+	return append(v, 2) // arch:long it is not about length
+}
+
 // Slow does all that needs no compiler to be seen.
 //
 //fastpath:hot

@@ -92,10 +92,11 @@ func receiver(e ast.Expr) *ast.Ident {
 	}
 }
 
-// declDocs looks at constants, variables and types. A comment on a group, or
-// behind a name, is as good as one above it.
+// declDocs looks at constants, variables and types. A comment on a group, on the
+// first of lines that stand together, or behind a name, is as good as one above it.
 func (t *Tree) declDocs(f *File, d *ast.GenDecl) []Finding {
 	var found []Finding
+	spoken := 0 // the last line that the latest comment above a name speaks for
 	for _, s := range d.Specs {
 		switch s := s.(type) {
 		case *ast.TypeSpec:
@@ -103,10 +104,12 @@ func (t *Tree) declDocs(f *File, d *ast.GenDecl) []Finding {
 				found = append(found, t.sentence(f, s.Name, s.Doc, s.Comment, d.Doc)...)
 			}
 		case *ast.ValueSpec:
-			if i := slices.IndexFunc(s.Names, (*ast.Ident).IsExported); i >= 0 && !said(s.Comment) && !said(s.Doc) {
-				if d.Lparen == token.NoPos || !said(d.Doc) {
-					found = append(found, t.sentence(f, s.Names[i], d.Doc)...)
-				}
+			if said(s.Doc) || t.line(s.Pos()) == spoken+1 {
+				spoken = t.line(s.End())
+			}
+			covered := spoken == t.line(s.End()) || said(s.Comment) || d.Lparen != token.NoPos && said(d.Doc)
+			if i := slices.IndexFunc(s.Names, (*ast.Ident).IsExported); i >= 0 && !covered {
+				found = append(found, t.sentence(f, s.Names[i], d.Doc)...)
 			}
 		}
 	}

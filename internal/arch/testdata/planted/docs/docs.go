@@ -49,4 +49,12 @@ const (
 	e = 3
 )
 
+const (
+	// G and H stand together.
+	G = 1
+	H = 2
+
+	I = 3
+)
+
 var F = 1

@@ -8,7 +8,7 @@ const (
 	rootSlabs  = (1 << rootBits) / blockCells
 	slabsMin   = rootSlabs + 64
 	slabsMax   = (1 << ownerShift) / slabUnits // what an index can name: 1 GiB
-	jumpsPerOp = 2                             // a change needs at most one block and two jumps
+	jumpsPerOp = 3                             // a change needs at most one block and three jumps
 )
 
 // arena is the memory of one trie: the root, then slabs of 1 KiB, each a block
@@ -39,7 +39,7 @@ func (a *arena) reserve() error {
 		if slabs >= slabsMax {
 			return fmt.Errorf("trie is full at %d MiB: withdraw or aggregate routes", slabsMax>>10)
 		}
-		slabs = min(slabs+slabs/8, slabsMax)
+		slabs = min(slabs+growth(slabs), slabsMax)
 		words := make([]uint32, slabs*blockCells)
 		copy(words, a.words)
 		a.words = words
@@ -52,6 +52,16 @@ func (a *arena) reserve() error {
 		}
 	}
 	return nil
+}
+
+// growth is how many slabs to add to so many: a half while the copy is short
+// work, then 8 MiB, then an eighth, to keep what stands empty small.
+func growth(slabs uint32) uint32 {
+	const step = 8 << 10
+	if slabs < 2*step {
+		return slabs / 2
+	}
+	return max(step, slabs/8)
 }
 
 // takeSlab returns the first unit of a slab; reserve has seen to it that there

@@ -261,6 +261,27 @@ func TestReuseWaitsForQuiesced(t *testing.T) {
 	sound(t, tb)
 }
 
+// TestReaderHeldUpAtAJump: a reader has loaded a cell when the writer splits
+// the jump there and routes a part of the cell elsewhere. The reader's address
+// is not in that part.
+func TestReaderHeldUpAtAJump(t *testing.T) {
+	tb := New()
+	set(t, tb, "10.1.0.0/16", 1)
+	set(t, tb, "10.1.2.3/32", 2)
+	set(t, tb, "2001::/16", 1)
+	set(t, tb, "2001:db8::3/128", 2)
+	v := tb.View()
+	c4, c6 := v.t.root4[0x0a01], v.t.root6[0x2001]
+	set(t, tb, "10.1.0.0/22", 3)
+	set(t, tb, "2001:db8::/32", 3)
+	if got := descend4(v.t.trie4, c4, 0x0a01ff01, 8) & indexMask; got != 1 {
+		t.Errorf("10.1.255.1 goes to %d, want 1 as before and after", got)
+	}
+	if got := descend6(v.t.trie6, c6, key{0x2001_ffff << 32, 0}, rootBits) & indexMask; got != 1 {
+		t.Errorf("2001:ffff:: goes to %d, want 1 as before and after", got)
+	}
+}
+
 // TestAgreesWithBart compares a table of a realistic size with another
 // implementation of longest match.
 func TestAgreesWithBart(t *testing.T) {

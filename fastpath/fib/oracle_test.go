@@ -146,17 +146,17 @@ func (s *shape) walk(l level, k key) {
 	for i := range cells {
 		c := s.f.words[l.base+i]
 		if ownerOf(c) == 0 {
-			v := s.value(c)
+			v, known := s.value(c)
+			if !known {
+				s.cell(l, keyAt(l, k, i), c)
+				continue
+			}
 			if seen && v != above {
 				s.t.Errorf("block at depth %d: two values from above, %d and %d", l.depth, v, above)
 			}
 			above, seen = v, true
 		}
-		kk := key{uint64(i) << 48, 0}
-		if l.depth > 0 {
-			kk = k.withOctet(l.depth, i)
-		}
-		s.cell(l, kk, c)
+		s.cell(l, keyAt(l, k, i), c)
 	}
 	if l.depth > 0 {
 		if _, ok := s.f.shorter(l, k); ok {
@@ -165,20 +165,31 @@ func (s *shape) walk(l level, k key) {
 	}
 }
 
-// value is what holds in a cell where nothing longer matches.
-func (s *shape) value(c uint32) uint32 {
+// keyAt is the way to cell i of level l, itself reached by k.
+func keyAt(l level, k key, i uint32) key {
+	if l.depth == 0 {
+		return key{uint64(i) << 48, 0}
+	}
+	return k.withOctet(l.depth, i)
+}
+
+// value is what holds in a cell where nothing longer matches; unknown where
+// longer routes cover all of it.
+func (s *shape) value(c uint32) (hop uint32, known bool) {
 	switch kindOf(c) {
 	case cellJump:
-		return s.f.words[wordOf(c)+jumpMiss]
+		return s.f.words[wordOf(c)+jumpMiss], true
 	case cellBlock:
 		for _, b := range s.f.words[wordOf(c):][:blockCells] {
 			if ownerOf(b) == 0 {
-				return s.value(b)
+				if hop, known = s.value(b); known {
+					return hop, true
+				}
 			}
 		}
-		return 0
+		return 0, false
 	}
-	return c & indexMask
+	return c & indexMask, true
 }
 
 func (s *shape) cell(l level, k key, c uint32) {

@@ -164,7 +164,6 @@ func (f *trie) split(w uint32, at level, k key, n int) level {
 	block := f.newBlock(miss)
 	to.base = wordOf(block)
 
-	used := false
 	slot := to.cell(jk)
 	switch hit := f.words[j+jumpHit]; {
 	case jn <= to.end() && kindOf(hit) == cellValue:
@@ -174,16 +173,15 @@ func (f *trie) split(w uint32, at level, k key, n int) level {
 	case jn == to.end():
 		f.words[slot] = hit
 	default:
-		f.words[slot] = c &^ ownerMask
-		used = true
+		// A copy: from now on the miss of what stands here concerns this slot
+		// only, and readers at the old jump have yet to compare all of the cell.
+		f.words[slot] = f.newJump(jk, jn, hit, miss)
 	}
 	if to.depth > at.end() {
 		block = f.newJump(k.masked(to.depth), to.depth, block, miss)
 	}
 	f.store(w, block|c&ownerMask)
-	if !used {
-		f.retireJump(c)
-	}
+	f.retireJump(c)
 	return to
 }
 

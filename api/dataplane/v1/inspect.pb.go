@@ -1520,6 +1520,7 @@ type Diagnosis_Finding struct {
 	Severity      Diagnosis_Finding_Severity `protobuf:"varint,2,opt,name=severity,proto3,enum=margay.dataplane.v1.Diagnosis_Finding_Severity" json:"severity,omitempty"`
 	Found         string                     `protobuf:"bytes,3,opt,name=found,proto3" json:"found,omitempty"`
 	Advice        string                     `protobuf:"bytes,4,opt,name=advice,proto3" json:"advice,omitempty"`
+	Subject       string                     `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"` // device or process it is about; empty: the node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1578,6 +1579,13 @@ func (x *Diagnosis_Finding) GetFound() string {
 func (x *Diagnosis_Finding) GetAdvice() string {
 	if x != nil {
 		return x.Advice
+	}
+	return ""
+}
+
+func (x *Diagnosis_Finding) GetSubject() string {
+	if x != nil {
+		return x.Subject
 	}
 	return ""
 }
@@ -1700,14 +1708,15 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\x04load\x18\x05 \x01(\x01R\x04load\x12\x16\n" +
 	"\x06sleeps\x18\x06 \x01(\x04R\x06sleeps\x12\x18\n" +
 	"\apackets\x18\a \x01(\x04R\apackets\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error\"\xc6\x02\n" +
+	"\x05error\x18\b \x01(\tR\x05error\"\xe0\x02\n" +
 	"\tDiagnosis\x12B\n" +
-	"\bfindings\x18\x01 \x03(\v2&.margay.dataplane.v1.Diagnosis.FindingR\bfindings\x1a\xf4\x01\n" +
+	"\bfindings\x18\x01 \x03(\v2&.margay.dataplane.v1.Diagnosis.FindingR\bfindings\x1a\x8e\x02\n" +
 	"\aFinding\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12K\n" +
 	"\bseverity\x18\x02 \x01(\x0e2/.margay.dataplane.v1.Diagnosis.Finding.SeverityR\bseverity\x12\x14\n" +
 	"\x05found\x18\x03 \x01(\tR\x05found\x12\x16\n" +
-	"\x06advice\x18\x04 \x01(\tR\x06advice\"X\n" +
+	"\x06advice\x18\x04 \x01(\tR\x06advice\x12\x18\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\"X\n" +
 	"\bSeverity\x12\x0f\n" +
 	"\vSEVERITY_OK\x10\x00\x12\x11\n" +
 	"\rSEVERITY_NOTE\x10\x01\x12\x14\n" +

@@ -15,13 +15,13 @@ type XDPFeatures uint64
 
 // The features, each one bit.
 const (
-	XDPBasic      XDPFeatures = 1 << iota // drop, pass, transmit back and abort, in the driver
-	XDPRedirect                           // redirect to another device, CPU or AF_XDP socket
-	XDPTransmit                           // take frames that others redirect to it
-	XDPZeroCopy                           // AF_XDP without a copy
-	XDPHardware                           // programs in the device itself
-	XDPMultiRx                            // receive packets of several buffers
-	XDPMultiTransmit                      // take redirected packets of several buffers
+	XDPBasic         XDPFeatures = 1 << iota // drop, pass, transmit back and abort, in the driver
+	XDPRedirect                              // redirect to another device, CPU or AF_XDP socket
+	XDPTransmit                              // take frames that others redirect to it
+	XDPZeroCopy                              // AF_XDP without a copy
+	XDPHardware                              // programs in the device itself
+	XDPMultiRx                               // receive packets of several buffers
+	XDPMultiTransmit                         // take redirected packets of several buffers
 )
 
 // Has tells whether all of want are there.

@@ -112,7 +112,24 @@ func (e *Engine) Start() {
 	}
 }
 
-// Stop ends the workers and waits for them. Packets still held are freed.
+// Step runs one pass of every worker in the caller's goroutine and says
+// whether any moved packets. It is for tests and benchmarks that want to know
+// exactly what one pass does; the engine must not have been started.
+func (e *Engine) Step() bool {
+	busy := false
+	for _, w := range e.workers {
+		if w.started.IsZero() {
+			w.started = time.Now()
+		}
+		if w.pass() {
+			busy = true
+		}
+		w.pub.store(&w.stats)
+	}
+	return busy
+}
+
+// Stop ends the workers and waits for them. Packets they hold stay held.
 func (e *Engine) Stop() {
 	for _, w := range e.workers {
 		w.stop.Store(true)

@@ -55,16 +55,15 @@ type Flags uint16
 
 // The facts a stop may note.
 const (
-	IPv6        Flags = 1 << iota // the IP header is version 6
-	Partial                       // L4 checksum field holds the pseudo-header sum only (CHECKSUM_PARTIAL)
-	Verified                      // L4 checksum was verified by a source we trust
-	Fragment                      // part of a fragmented datagram
-	FirstPart                     // the fragment at offset 0
-	FromUs                        // we made it: its hop count is not taken down
-	DontFrag                      // IPv4 DF, and every IPv6 packet
-	Broadcast                     // its destination MAC was a group address
-	Options                       // IPv4 options or IPv6 extension headers present
-	EndpointOff                   // came in by or goes to an endpoint without policy state
+	IPv6      Flags = 1 << iota // the IP header is version 6
+	Partial                     // L4 checksum field holds the pseudo-header sum only (CHECKSUM_PARTIAL)
+	Verified                    // L4 checksum was verified by a source we trust
+	Fragment                    // part of a fragmented datagram
+	FirstPart                   // the fragment at offset 0
+	FromUs                      // we made it: its hop count is not taken down
+	DontFrag                    // IPv4 DF, and every IPv6 packet
+	Broadcast                   // its destination MAC was a group address
+	Options                     // IPv4 options or IPv6 extension headers present
 )
 
 // GSOKind is the kind of a superpacket, as virtio-net names them.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +19,6 @@ type parking struct {
 	wake        int
 	asleep      atomic.Bool
 
-	mu     sync.Mutex
 	events [64]unix.EpollEvent
 }
 

@@ -61,7 +61,7 @@ func (w *Worker) queueTx(port, slot uint16) {
 	}
 	l := &w.tx[port]
 	if l.n == 0 {
-		w.dirty = append(w.dirty, port)
+		w.dirty = append(w.dirty, port) // arch:cap each port stands here once, and rewire made room for all
 	}
 	l.push(slot)
 }

@@ -49,9 +49,7 @@ const (
 	NoHostPort    // for the node itself, and there is no host port
 
 	// Packets of our own.
-	ErrorLimited // ICMP error over its rate, or not due (RFC 1812 section 4.3.2.7)
-	EchoInvalid  // echo request to us that cannot be answered
-	MadeNoBuffer // no free buffer or slot for a packet we were to make
+	EchoInvalid // echo request to us that cannot be answered
 
 	// Transmission.
 	TxNoPort   // its port has gone
@@ -77,8 +75,8 @@ var reasonNames = [Reasons]string{
 	L4Truncated: "l4-truncated", L4Length: "l4-length",
 	NoPolicy: "no-policy", SpoofedSource: "spoofed-source", NoRoute: "no-route", Blackhole: "blackhole", Prohibited: "prohibited",
 	TTLSpent: "ttl-spent", TooBig: "too-big", Loop: "loop", Unresolved: "unresolved", HoldFull: "hold-full", NoHostPort: "no-host-port",
-	ErrorLimited: "error-limited", EchoInvalid: "echo-invalid", MadeNoBuffer: "made-no-buffer",
-	TxNoPort: "tx-no-port", TxFull: "tx-full", TxDown: "tx-down", TxNoBuffer: "tx-no-buffer", TxOffload: "tx-offload", TxOversize: "tx-oversize",
+	EchoInvalid: "echo-invalid",
+	TxNoPort:    "tx-no-port", TxFull: "tx-full", TxDown: "tx-down", TxNoBuffer: "tx-no-buffer", TxOffload: "tx-offload", TxOversize: "tx-oversize",
 }
 
 // String is the reason's name in counters and traces.

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -143,6 +144,18 @@ func (w *Worker) Used(u Use, m *Meta) {
 	w.Free(m)
 }
 
+// Turn counts a packet as consumed and the answer that the node made of it,
+// in the same buffer, as made.
+func (w *Worker) Turn(u Use, o Origin, m *Meta) {
+	w.stats.Counters.Consumed[u] += uint64(m.Segments)
+	w.stats.Counters.Made[o] += uint64(m.Segments)
+	m.Flags |= FromUs
+}
+
+// Refused counts a packet that we would have made but for its rate or for want
+// of an address to send it from.
+func (w *Worker) Refused() { w.stats.Counters.MadeRefused++ }
+
 // Gone is the answer of Process for a packet that the node consumed or holds.
 const Gone Edge = 1<<8 - 1
 
@@ -240,6 +253,7 @@ func (w *Worker) rewire(g *wiring) {
 	for len(w.tx) < len(g.tx) {
 		w.tx = append(w.tx, list{})
 	}
+	w.dirty = slices.Grow(w.dirty, len(w.tx))
 	w.stats.growPorts(len(g.tx))
 	w.pub.growPorts(len(g.tx))
 	w.wired = g

@@ -1,0 +1,233 @@
+package node
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"margay.dev/margay/fastpath/fib"
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/internal/pkt"
+)
+
+// resolve holds packets whose next hop has no known link-layer address, asks
+// for it, and lets them go on at route when the FIB has learnt it. On ports
+// that are all ours it asks by itself; elsewhere the kernel is asked for it.
+//
+// Uses: Adjacency, Off, L3. Drops: hold-full at once; unresolved after
+// holdFor. Emits ARP requests and neighbour solicitations.
+const (
+	resolveDrop graph.Edge = iota
+	resolveTx
+)
+
+func resolveSpec(t *Tables) graph.Spec {
+	return graph.Spec{
+		Name:    "resolve",
+		Edges:   []string{resolveDrop: graph.DropName, resolveTx: graph.TxName},
+		Resumes: "route",
+		New:     func(int) graph.Node { return &resolve{Tables: t} },
+	}
+}
+
+const (
+	maxNeighbours = 128             // that one worker waits for at once
+	maxHeld       = 16              // packets per neighbour
+	holdFor       = 3 * time.Second // RFC 4861 section 10: MAX_MULTICAST_SOLICIT × RETRANS_TIMER
+	askEvery      = 1 * time.Second // RETRANS_TIMER
+)
+
+type resolve struct {
+	*Tables
+	wait [maxNeighbours]waiting
+	n    int
+}
+
+// waiting is one neighbour and the packets that need it.
+type waiting struct {
+	port       uint16
+	addr       netip.Addr
+	since, ask int64
+	n          int
+	held       [maxHeld]graph.Meta
+}
+
+// Process holds each packet and asks for its neighbour.
+func (n *resolve) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
+	view := n.FIB.View()
+	for i := range next {
+		m := v.Meta(i)
+		a := view.Adjacency(fib.AdjacencyID(m.Adjacency))
+		e := n.entry(w, a.Port, gateway(w.Mem, m, a))
+		if e == nil || e.n == maxHeld {
+			next[i] = dropped(m, graph.HoldFull)
+			continue
+		}
+		e.held[e.n] = *m
+		e.n++
+		w.Hold(m)
+		next[i] = graph.Gone
+		if e.ask <= w.Now {
+			n.solicit(w, e)
+		}
+	}
+}
+
+// gateway is whose link-layer address m needs: its next hop, or where the
+// prefix is on link its own destination.
+func gateway(mem []byte, m *graph.Meta, a *fib.Adjacency) netip.Addr {
+	if via := a.GatewayAddr(); via.IsValid() {
+		return via
+	}
+	l3 := m.Off + uint32(m.L3)
+	if m.Flags&graph.IPv6 == 0 {
+		return netip.AddrFrom4([4]byte(mem[l3+16:]))
+	}
+	return netip.AddrFrom16([16]byte(mem[l3+24:]))
+}
+
+// entry finds or makes the place where packets for addr wait; nil when all are taken.
+func (n *resolve) entry(w *graph.Worker, port uint16, addr netip.Addr) *waiting {
+	for i := range n.wait[:n.n] {
+		if e := &n.wait[i]; e.addr == addr && e.port == port {
+			return e
+		}
+	}
+	if n.n == maxNeighbours {
+		return nil
+	}
+	e := &n.wait[n.n]
+	n.n++
+	e.port, e.addr, e.since, e.ask, e.n = port, addr, w.Now, w.Now, 0
+	return e
+}
+
+// solicit asks for a neighbour: the kernel by way of the tables' writer, or the
+// link itself where it is ours.
+func (n *resolve) solicit(w *graph.Worker, e *waiting) {
+	e.ask = w.Now + int64(askEvery)
+	n.tell(NeighbourEvent{Kind: Needed, Port: e.port, Addr: e.addr})
+	st := n.state.Load()
+	port := st.port(e.port)
+	if port.Flags&Owned == 0 {
+		return
+	}
+	src, ok := st.source(e.port, e.addr.Is6())
+	if port.Flags&Workload != 0 {
+		src, ok = WorkloadGateways[0], true
+		if e.addr.Is6() {
+			src = WorkloadGateways[1]
+		}
+	}
+	if !ok {
+		return // no address of ours to ask from; the packets will time out
+	}
+	if e.addr.Is4() {
+		askARP(w, port, src, e.addr)
+	} else {
+		askND(w, port, src, e.addr)
+	}
+}
+
+// askARP emits a request for addr.
+func askARP(w *graph.Worker, port *Port, src, addr netip.Addr) {
+	slot, m, ok := w.Make(graph.MadeARP)
+	if !ok {
+		return
+	}
+	p := putEthernet(w, m, port, MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, pkt.EtherARP, pkt.ARPSize)
+	clear(p)
+	binary.BigEndian.PutUint64(p, arpFixed)
+	binary.BigEndian.PutUint16(p[arpOp:], arpRequest)
+	copy(p[arpSenderMAC:], port.MAC[:])
+	copy(p[arpSenderIP:], src.AsSlice())
+	copy(p[arpTargetIP:], addr.AsSlice())
+	w.Emit(resolveTx, slot)
+}
+
+// askND emits a solicitation for addr to its solicited-node group (RFC 4291
+// section 2.7.1).
+func askND(w *graph.Worker, port *Port, src, addr netip.Addr) {
+	slot, m, ok := w.Make(graph.MadeND)
+	if !ok {
+		return
+	}
+	t := addr.As16()
+	group := [16]byte{0xff, 2, 11: 1, 12: 0xff, 13: t[13], 14: t[14], 15: t[15]}
+	mac := MAC{0x33, 0x33, 0xff, t[13], t[14], t[15]}
+	p := putEthernet(w, m, port, mac, pkt.EtherIPv6, pkt.IPv6Size+ndMessageSize)
+	putND(p, pkt.ICMP6NeighborSol, 0, src, netip.AddrFrom16(group), addr, port.MAC)
+	w.Emit(resolveTx, slot)
+}
+
+// putEthernet starts a frame with payload bytes and returns their place.
+func putEthernet(w *graph.Worker, m *graph.Meta, port *Port, dst MAC, etherType uint16, payload int) []byte {
+	header := pkt.EthernetSize
+	if port.VLAN != 0 {
+		header += pkt.VLANSize
+	}
+	m.L3, m.OutPort = uint16(header), port.Main
+	m.Len = uint32(header + payload)
+	m.Head = m.Len
+	p := w.Packet(m)
+	copy(p[0:6], dst[:])
+	copy(p[6:12], port.MAC[:])
+	if port.VLAN != 0 {
+		binary.BigEndian.PutUint16(p[12:], pkt.EtherVLAN)
+		binary.BigEndian.PutUint16(p[14:], port.VLAN)
+	}
+	binary.BigEndian.PutUint16(p[header-2:], etherType)
+	return p[header:]
+}
+
+// Resume lets packets go on whose neighbour is known now, asks again for the
+// others, and gives up on those that waited too long.
+func (n *resolve) Resume(w *graph.Worker) {
+	for i := 0; i < n.n; {
+		e := &n.wait[i]
+		switch {
+		case e.n > 0 && n.resolved(w, e):
+			n.release(w, e)
+		case e.n > 0 && w.Now-e.since > int64(holdFor):
+			n.giveUp(w, e)
+		case e.n > 0 && e.ask <= w.Now:
+			n.solicit(w, e)
+		}
+		if e.n > 0 {
+			i++
+			continue
+		}
+		n.n--
+		n.wait[i] = n.wait[n.n]
+	}
+}
+
+// resolved says whether the first packet that waits would be sent now, or
+// dropped for another reason: either way it need not wait here.
+func (n *resolve) resolved(w *graph.Worker, e *waiting) bool {
+	m := &e.held[0]
+	l3 := m.Off + uint32(m.L3)
+	addr := netip.AddrFrom4([4]byte(w.Mem[l3+16:]))
+	if m.Flags&graph.IPv6 != 0 {
+		addr = netip.AddrFrom16([16]byte(w.Mem[l3+24:]))
+	}
+	kind := n.adjacency(addr).Kind
+	return kind != fib.Incomplete && kind != fib.Attached
+}
+
+func (n *resolve) release(w *graph.Worker, e *waiting) {
+	for i := range e.held[:e.n] {
+		if !w.Release(&e.held[i]) {
+			e.n = copy(e.held[:], e.held[i:e.n]) // the pass is full: the rest goes next time
+			return
+		}
+	}
+	e.n = 0
+}
+
+func (n *resolve) giveUp(w *graph.Worker, e *waiting) {
+	for i := range e.held[:e.n] {
+		w.Abandon(&e.held[i], graph.Unresolved)
+	}
+	e.n = 0
+}

@@ -1,0 +1,91 @@
+package node
+
+import (
+	"encoding/binary"
+
+	"margay.dev/margay/fastpath/fib"
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/internal/pkt"
+)
+
+// rewrite makes the packet what the next hop must see: one hop older, with the
+// link-layer header of its adjacency.
+//
+// Uses: Off, Len, Head, L3, L4, Adjacency, Flags. Sets: Off, Len, Head, L3,
+// L4, CsumStart stays relative to Off, OutPort. Drops: unresolved, when the
+// adjacency has just lost its neighbour.
+const (
+	rewriteDrop graph.Edge = iota
+	rewriteTx
+)
+
+func rewriteSpec(t *Tables) graph.Spec {
+	return graph.Spec{
+		Name:  "rewrite",
+		Edges: []string{rewriteDrop: graph.DropName, rewriteTx: graph.TxName},
+		New:   func(int) graph.Node { return &rewrite{t} },
+	}
+}
+
+type rewrite struct{ *Tables }
+
+// Process rewrites each packet for its adjacency.
+//
+//fastpath:hot
+func (n *rewrite) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
+	view, st := n.FIB.View(), n.state.Load()
+	mem := w.Mem
+	for i := range next {
+		m := v.Meta(i)
+		a := view.Adjacency(fib.AdjacencyID(m.Adjacency))
+		if a.Kind != fib.Rewrite {
+			next[i] = dropped(m, graph.Unresolved)
+			continue
+		}
+		if m.Flags&graph.FromUs == 0 {
+			age(mem, m)
+		}
+		m.OutPort = st.port(a.Port).Main
+		relink(mem, m, a)
+		next[i] = rewriteTx
+	}
+}
+
+// age takes one hop off the packet (RFC 1812 section 5.3.1, RFC 8200 section 3)
+// and mends the IPv4 checksum by the difference (RFC 1624).
+//
+//fastpath:hot
+func age(mem []byte, m *graph.Meta) {
+	h := (*[12]byte)(mem[m.Off+uint32(m.L3):])
+	if m.Flags&graph.IPv6 != 0 {
+		h[7]--
+		return
+	}
+	h[8]--
+	sum := uint32(binary.LittleEndian.Uint16(h[10:12])) + 1
+	binary.LittleEndian.PutUint16(h[10:12], uint16(sum+sum>>16))
+}
+
+// relink replaces the link-layer header by that of a, or strips it where a has
+// none. The headroom of every buffer has room for the longest.
+//
+//fastpath:hot
+func relink(mem []byte, m *graph.Meta, a *fib.Adjacency) {
+	size := uint16(a.HeaderLen)
+	by := uint32(size) - uint32(m.L3) // how much the packet grows, modulo 2^32
+	m.Off -= by
+	m.Len += by
+	m.Head += by
+	if m.Flags&graph.Partial != 0 {
+		m.CsumStart += size - m.L3
+	}
+	if m.L4 != 0 {
+		m.L4 += size - m.L3
+	}
+	m.L3 = size
+	if size == pkt.EthernetSize {
+		*(*[pkt.EthernetSize]byte)(mem[m.Off:]) = [pkt.EthernetSize]byte(a.Header[:])
+		return
+	}
+	copy(mem[m.Off:m.Off+uint32(size)], a.Header[:])
+}

@@ -1,0 +1,249 @@
+package node
+
+import (
+	"encoding/binary"
+
+	"margay.dev/margay/fastpath/fib"
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/internal/pkt"
+)
+
+// route asks the FIB where each packet goes and whether it may.
+//
+// Uses: Off, L3, L4, InPort, Proto, GSO, Flags. Sets: NextHop, Adjacency, Hash, and for
+// icmp-error Reason and Aux (the MTU). Drops: no-policy, spoofed-source,
+// blackhole, loop; icmp-error drops the rest.
+const (
+	routeDrop graph.Edge = iota
+	routeRewrite
+	routeEcho
+	routeError
+	routeFragment
+	routeResolve
+	routePunt
+)
+
+func routeSpec(t *Tables) graph.Spec {
+	return graph.Spec{
+		Name: "route",
+		Edges: []string{routeDrop: graph.DropName, routeRewrite: "rewrite", routeEcho: "icmp-echo", routeError: "icmp-error",
+			routeFragment: "fragment", routeResolve: "resolve", routePunt: "punt"},
+		New: func(int) graph.Node { return &route{Tables: t} },
+	}
+}
+
+// route gathers destinations by family, so that the FIB can overlap the
+// memory accesses of a whole vector.
+type route struct {
+	*Tables
+	at4, at6   [graph.VectorMax]uint16
+	dst4       [graph.VectorMax]uint32
+	dst6       [graph.VectorMax][2]uint64
+	hop4, hop6 [graph.VectorMax]fib.NextHopID
+}
+
+// Process looks all destinations up, then decides for each packet.
+//
+//fastpath:hot
+func (n *route) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
+	view, st := n.FIB.View(), n.state.Load()
+	n4, n6 := n.gather(w.Mem, v, len(next))
+	if n4 > 0 {
+		view.LookupVector4(n.dst4[:n4], n.hop4[:n4])
+		for i, at := range n.at4[:n4] {
+			m := v.Meta(int(at))
+			m.NextHop = uint32(n.hop4[i])
+			next[at] = decide(&view, st, w.Mem, m)
+		}
+	}
+	if n6 > 0 {
+		view.LookupVector6(n.dst6[:n6], n.hop6[:n6])
+		for i, at := range n.at6[:n6] {
+			m := v.Meta(int(at))
+			m.NextHop = uint32(n.hop6[i])
+			next[at] = decide(&view, st, w.Mem, m)
+		}
+	}
+}
+
+// gather sorts the vector's destinations by family.
+//
+//fastpath:hot
+func (n *route) gather(mem []byte, v *graph.Vector, packets int) (n4, n6 int) {
+	for i := range packets {
+		m := v.Meta(i)
+		l3 := m.Off + uint32(m.L3)
+		if m.Flags&graph.IPv6 == 0 {
+			h := (*[pkt.IPv4Size]byte)(mem[l3:])
+			n.at4[n4&(graph.VectorMax-1)] = uint16(i)
+			n.dst4[n4&(graph.VectorMax-1)] = binary.BigEndian.Uint32(h[16:20])
+			n4++
+			continue
+		}
+		h := (*[pkt.IPv6Size]byte)(mem[l3:])
+		n.at6[n6&(graph.VectorMax-1)] = uint16(i)
+		n.dst6[n6&(graph.VectorMax-1)] = [2]uint64{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
+		n6++
+	}
+	return n4, n6
+}
+
+// decide says where a packet goes whose next hop is known.
+//
+//fastpath:hot
+func decide(view *fib.View, st *State, mem []byte, m *graph.Meta) graph.Edge {
+	in := st.port(m.InPort)
+	if in.Flags&(Workload|NoPolicyState) != 0 && m.InPort != graph.NoPort {
+		if r := refuseSource(view, in, mem, m); r != graph.NoReason {
+			return dropped(m, r)
+		}
+	}
+	m.Hash = flowHash(mem, m)
+	id := view.Resolve(fib.NextHopID(m.NextHop), m.Hash)
+	a := view.Adjacency(id)
+	m.Adjacency = uint32(id)
+	out := st.port(a.Port)
+	if a.Kind != fib.Rewrite || out.Flags&NoPolicyState != 0 || ttlSpent(mem, m) || tooBig(mem, m, a.MTU) {
+		return exception(st, mem, m, a)
+	}
+	if a.Port == m.InPort && in.Flags&Workload != 0 {
+		return dropped(m, graph.Loop)
+	}
+	return routeRewrite
+}
+
+// refuseSource is the strict check of packets from an endpoint: it has policy,
+// and its source address is routed to the very port it came by.
+//
+//fastpath:hot
+func refuseSource(view *fib.View, in *Port, mem []byte, m *graph.Meta) graph.Reason {
+	if in.Flags&NoPolicyState != 0 {
+		return graph.NoPolicy
+	}
+	var nh fib.NextHopID
+	l3 := m.Off + uint32(m.L3)
+	if m.Flags&graph.IPv6 == 0 {
+		nh = view.Lookup4(binary.BigEndian.Uint32(mem[l3+12 : l3+16]))
+	} else {
+		nh = view.Lookup6(binary.BigEndian.Uint64(mem[l3+8:l3+16]), binary.BigEndian.Uint64(mem[l3+16:l3+24]))
+	}
+	a := view.Adjacency(view.Resolve(nh, 0))
+	if a.Port != m.InPort || a.Kind != fib.Rewrite && a.Kind != fib.Incomplete {
+		return graph.SpoofedSource
+	}
+	return graph.NoReason
+}
+
+// flowHash spreads flows over ECMP members: addresses and ports, the same for
+// every packet of a flow; parts of a datagram go by addresses alone.
+//
+//fastpath:hot
+func flowHash(mem []byte, m *graph.Meta) uint32 {
+	l3 := m.Off + uint32(m.L3)
+	var h uint64
+	if m.Flags&graph.IPv6 == 0 {
+		h = binary.LittleEndian.Uint64(mem[l3+12:])
+	} else {
+		h = binary.LittleEndian.Uint64(mem[l3+8:]) ^ binary.LittleEndian.Uint64(mem[l3+16:])*3 ^
+			binary.LittleEndian.Uint64(mem[l3+24:])*5 ^ binary.LittleEndian.Uint64(mem[l3+32:])*7
+	}
+	if (m.Proto == pkt.ProtoTCP || m.Proto == pkt.ProtoUDP) && m.Flags&graph.Fragment == 0 && m.L4 != 0 {
+		h ^= uint64(binary.LittleEndian.Uint32(mem[m.Off+uint32(m.L4):])) << 16
+	}
+	h *= 0x9e3779b97f4a7c15
+	return uint32(h >> 32)
+}
+
+// ttlSpent says whether the packet may not travel one hop further.
+//
+//fastpath:hot
+func ttlSpent(mem []byte, m *graph.Meta) bool {
+	at := m.Off + uint32(m.L3) + 8
+	if m.Flags&graph.IPv6 != 0 {
+		at--
+	}
+	return mem[at] <= 1 && m.Flags&graph.FromUs == 0
+}
+
+// tooBig says whether a wire packet of m exceeds mtu.
+//
+//fastpath:hot
+func tooBig(mem []byte, m *graph.Meta, mtu uint32) bool {
+	if m.GSO == graph.GSONone {
+		return m.Len-uint32(m.L3) > mtu
+	}
+	return headerSize(mem, m)+uint32(m.GSOSize) > mtu
+}
+
+// headerSize is the bytes of IP and transport header of a superpacket.
+//
+//fastpath:hot
+func headerSize(mem []byte, m *graph.Meta) uint32 {
+	n := uint32(m.L4 - m.L3)
+	if m.Proto == pkt.ProtoTCP {
+		return n + uint32(mem[m.Off+uint32(m.L4)+12]>>4)*4
+	}
+	return n + 8
+}
+
+// exception decides for packets that do not simply go on.
+func exception(st *State, mem []byte, m *graph.Meta, a *fib.Adjacency) graph.Edge {
+	switch a.Kind {
+	case fib.Local:
+		if m.Flags&graph.FromUs == 0 && isEchoRequest(mem, m) && st.port(m.InPort).Flags&Owned != 0 {
+			return routeEcho
+		}
+		return routePunt
+	case fib.Punt:
+		return routePunt
+	case fib.Blackhole:
+		return dropped(m, graph.Blackhole)
+	case fib.Drop:
+		return failed(m, graph.NoRoute)
+	case fib.Prohibit:
+		return failed(m, graph.Prohibited)
+	}
+	switch out := st.port(a.Port); {
+	case out.Flags&NoPolicyState != 0:
+		return dropped(m, graph.NoPolicy)
+	case ttlSpent(mem, m):
+		return failed(m, graph.TTLSpent)
+	case tooBig(mem, m, a.MTU):
+		return oversize(mem, m, a.MTU)
+	}
+	return routeResolve // Attached or Incomplete
+}
+
+// failed sends a packet to its end at icmp-error, which drops it for r and
+// tells its sender where that is due.
+func failed(m *graph.Meta, r graph.Reason) graph.Edge {
+	m.Reason = r
+	return routeError
+}
+
+// oversize handles what exceeds the MTU of its way out: split where IPv4 allows
+// it, else say what would fit. A TCP superpacket is cut to smaller segments by
+// choosing their size anew.
+func oversize(mem []byte, m *graph.Meta, mtu uint32) graph.Edge {
+	if m.Flags&graph.DontFrag == 0 && mtu >= pkt.MinMTU4 {
+		if m.GSO == graph.GSONone {
+			m.Aux = mtu
+			return routeFragment
+		}
+		if h := headerSize(mem, m); m.Proto == pkt.ProtoTCP && h+8 <= mtu {
+			m.GSOSize = uint16(mtu - h)
+			return routeRewrite
+		}
+	}
+	m.Aux = mtu
+	return failed(m, graph.TooBig)
+}
+
+func isEchoRequest(mem []byte, m *graph.Meta) bool {
+	if m.L4 == 0 || m.Head <= uint32(m.L4) {
+		return false
+	}
+	kind := mem[m.Off+uint32(m.L4)]
+	return m.Proto == pkt.ProtoICMP && m.Flags&graph.IPv6 == 0 && kind == pkt.ICMPEcho ||
+		m.Proto == pkt.ProtoICMPv6 && m.Flags&graph.IPv6 != 0 && kind == pkt.ICMP6Echo
+}

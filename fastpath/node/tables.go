@@ -1,0 +1,168 @@
+// Package node holds the stops of the packet path, one file each, and the
+// tables they read. The walk:
+//
+//	         ┌► arp ► tx
+//	L2 rx ► eth-input ► ip-input ► nd ► tx
+//	              L3 rx ┘  └────► route ─────────────► rewrite ► tx
+//	                               ├► icmp-echo ───────┤
+//	                               ├► icmp-error ──────┤
+//	                               ├► fragment ────────┤
+//	                               ├► resolve (holds) ─┘ ► tx
+//	                               └► punt ► tx (host port)
+//
+// Every stop can also drop. Each file opens with what its node uses and sets.
+package node
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"sync/atomic"
+
+	"margay.dev/margay/fastpath/fib"
+	"margay.dev/margay/fastpath/graph"
+)
+
+// Entry nodes for ports: L2 ports deliver Ethernet frames, L3 ports IP packets.
+const (
+	EntryL2 = "eth-input"
+	EntryL3 = "ip-input"
+)
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// PortFlags say how packets of a port are treated.
+type PortFlags uint16
+
+// The ways a port may differ from a plain L3 port.
+const (
+	L2            PortFlags = 1 << iota // carries Ethernet frames
+	Owned                               // all frames are ours: we answer ARP, ND and echo
+	Workload                            // an endpoint is behind it: strict source checks
+	NoPolicyState                       // endpoint without policy state: forwards nothing
+	HostPort                            // leads to the node's own stack
+	GSO                                 // takes superpackets and packets with partial checksums
+)
+
+// Port is what the nodes know of a port. It holds no pointers.
+type Port struct {
+	Flags PortFlags
+	MTU   uint16 // L3, bytes; 0 if the index is unused
+	VLAN  uint16 // of a sub-port, else 0
+	Main  uint16 // port whose queues a sub-port uses; its own index otherwise
+	MAC   MAC    // ours on it
+	Peer  MAC    // of the only station behind it, zero if it is not known
+
+	mac, peer uint64 // the same as words
+}
+
+// State is what the nodes read besides the FIB. A published State is never
+// changed; Ports is indexed by port index, and a lookup beyond it is "no port".
+type State struct {
+	Ports []Port
+	// Answers are the addresses that we answer ARP and neighbour
+	// discovery for, by port.
+	Answers map[Answer]struct{}
+	// SubPorts finds the port of a VLAN on a main port.
+	SubPorts map[SubPort]uint16
+	// HostPort is the index of the host port, graph.NoPort without one.
+	HostPort uint16
+	// Sources are our own addresses to send ICMP errors and requests from,
+	// by port, and of last resort at graph.NoPort.
+	Sources map[Source]netip.Addr
+}
+
+// Answer is an address of ours on a port.
+type Answer struct {
+	Port uint16
+	Addr netip.Addr
+}
+
+// SubPort is a VLAN on a main port.
+type SubPort struct{ Main, VLAN uint16 }
+
+// Source asks for our address of a family on a port.
+type Source struct {
+	Port uint16
+	IPv6 bool
+}
+
+// WorkloadGateways are the addresses that every workload port answers for, as
+// Calico does: pods route by them whatever node they are on.
+var WorkloadGateways = [2]netip.Addr{
+	netip.AddrFrom4([4]byte{169, 254, 1, 1}),
+	netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: 1}),
+}
+
+// NeighbourEvent is what a worker noticed of a neighbour and cannot act on:
+// tables have one writer, and that is not a worker.
+type NeighbourEvent struct {
+	Kind NeighbourKind
+	Port uint16
+	Addr netip.Addr
+	MAC  MAC // Learned only
+}
+
+// NeighbourKind is what happened.
+type NeighbourKind uint8
+
+// The events of neighbours.
+const (
+	// Needed: packets wait for the address. On a bifurcated port ask the
+	// kernel; on an owned port the node itself is already asking.
+	Needed NeighbourKind = iota
+	// Learned: the address was seen with MAC, by an answer or a request.
+	Learned
+)
+
+// Tables is all that the nodes of one forwarder read, and where they report.
+type Tables struct {
+	FIB    *fib.Table
+	Events chan NeighbourEvent // never blocks a worker: a full one loses the event, and it comes again
+	state  atomic.Pointer[State]
+}
+
+// NewTables makes empty tables: no port, no route.
+func NewTables() *Tables {
+	t := &Tables{FIB: fib.New(), Events: make(chan NeighbourEvent, 1024)}
+	t.state.Store(&State{HostPort: graph.NoPort})
+	return t
+}
+
+// Publish puts s in force from the next vector on; s must not change any more.
+func (t *Tables) Publish(s *State) {
+	for i := range s.Ports {
+		p := &s.Ports[i]
+		p.mac, p.peer = p.MAC.word(), p.Peer.word()
+	}
+	t.state.Store(s)
+}
+
+// word is the address as the low six bytes of a little-endian load.
+func (m MAC) word() uint64 {
+	var b [8]byte
+	copy(b[:], m[:])
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// port is what is known of port i; the zero Port where there is none.
+//
+//fastpath:hot
+func (s *State) port(i uint16) *Port {
+	if int(i) < len(s.Ports) {
+		return &s.Ports[i]
+	}
+	return &noPort
+}
+
+var noPort Port // what a stale index sees; never written
+
+// State is what is in force.
+func (t *Tables) State() *State { return t.state.Load() }
+
+func (t *Tables) tell(e NeighbourEvent) {
+	select {
+	case t.Events <- e:
+	default:
+	}
+}

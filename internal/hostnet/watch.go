@@ -26,7 +26,7 @@ const (
 	AddressGone
 	RouteSet
 	RouteGone
-	NeighbourSet
+	NeighbourSet // but for entries of state NoARP, which the kernel makes and drops in silence
 	NeighbourGone
 )
 
@@ -43,7 +43,7 @@ func (k EventKind) String() string {
 // An Event is one change of the namespace's network. The field that Kind names is filled.
 type Event struct {
 	Kind      EventKind
-	Lost      bool // on ResyncBegin: events were lost, because the receiver was slower than the kernel
+	Lost      bool // on ResyncBegin: not the first, since events were lost to a receiver slower than the kernel
 	Link      Link
 	Address   Address
 	Route     Route
@@ -77,24 +77,44 @@ type Subscription struct {
 // ResyncEnd, and then for every change, until ctx ends (which returns its
 // cause) or the socket breaks. The caller runs it on a goroutine of its own;
 // each may take its time: when the kernel outruns it, events are lost, and
-// everything there is is told again between two markers. An event may tell of
-// a state older than what the resync told, but the last one told is the truth.
+// everything there is is told again between two markers. Events right after a
+// resync may tell of states before it, but the last one told is the truth.
 func (h *Host) Subscribe(ctx context.Context, s Subscription, each func(Event)) error {
 	if s.Topics == 0 {
 		s.Topics = topicAll
 	}
+	for lost := false; ; lost = true {
+		err := h.subscribeOnce(ctx, s, lost, each)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, nl.ErrDumpInterrupted):
+			return fmt.Errorf("watch namespace %s: %w", h.ns, err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(resyncPause):
+		}
+	}
+}
+
+// subscribeOnce lasts until something is lost: what the socket still holds
+// then is older than what was lost, so that the socket must go with it.
+func (h *Host) subscribeOnce(ctx context.Context, s Subscription, lost bool, each func(Event)) error {
 	sock, err := h.join(s)
 	if err != nil {
-		return fmt.Errorf("subscribe to namespace %s: %w", h.ns, err)
+		return err
 	}
 	defer sock.Close()
 	defer context.AfterFunc(ctx, sock.Close)() // wakes Receive
 	w := watcher{host: h, sock: sock, topics: s.Topics, each: each}
-	err = w.run(ctx)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	each(Event{Kind: ResyncBegin, Lost: lost})
+	if err := w.dump(); err != nil {
+		return err
 	}
-	return fmt.Errorf("watch namespace %s: %w", h.ns, err)
+	each(Event{Kind: ResyncEnd})
+	return w.follow()
 }
 
 // join opens a socket of the subscription's groups, before anything is dumped:
@@ -136,17 +156,11 @@ type watcher struct {
 	each   func(Event)
 }
 
-func (w *watcher) run(ctx context.Context) error {
-	if err := w.resync(ctx, false); err != nil {
-		return err
-	}
+// follow passes events on until the socket fails.
+func (w *watcher) follow() error {
 	for {
 		msgs, from, err := w.sock.Receive()
 		switch {
-		case errors.Is(err, unix.ENOBUFS):
-			if err := w.resync(ctx, true); err != nil {
-				return err
-			}
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return err
@@ -154,27 +168,6 @@ func (w *watcher) run(ctx context.Context) error {
 			for _, m := range msgs {
 				w.tell(m)
 			}
-		}
-	}
-}
-
-// resync tells everything there is, again and again while changes run through
-// the telling.
-func (w *watcher) resync(ctx context.Context, lost bool) error {
-	for {
-		w.each(Event{Kind: ResyncBegin, Lost: lost})
-		err := w.dump()
-		if err == nil {
-			w.each(Event{Kind: ResyncEnd})
-			return nil
-		}
-		if !errors.Is(err, nl.ErrDumpInterrupted) && !errors.Is(err, unix.ENOBUFS) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(resyncPause):
 		}
 	}
 }

@@ -175,3 +175,61 @@ func collect() (uint64, time.Duration) {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc, best
 }
+
+// BenchmarkChange tells what one change of a table of a million IPv4 routes
+// takes: of a route's next hop, a route that comes and goes, and the default
+// route, which is the worst case as it reaches every cell that has nothing longer.
+func BenchmarkChange(b *testing.B) {
+	routes := internetLike(1_000_000, 1)
+	table, err := loadOurs(routes)
+	if err != nil {
+		b.Fatal(err)
+	}
+	tb := table.(*Table)
+	change := func(p netip.Prefix, nh int) {
+		if err := tb.SetRoute(p, NextHopID(nh&15+1)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("next-hop", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			change(routes[i*7919%len(routes)], i)
+		}
+	})
+	b.Run("flap", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			p := routes[i*7919%len(routes)]
+			tb.DeleteRoute(p)
+			change(p, i)
+			tb.Reclaim()
+		}
+	})
+	b.Run("default-route", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			change(netip.PrefixFrom(netip.IPv4Unspecified(), 0), i)
+		}
+	})
+}
+
+// BenchmarkResolve goes from next hop to adjacency, for single ways and groups.
+func BenchmarkResolve(b *testing.B) {
+	for _, members := range []int{1, 4} {
+		b.Run(fmt.Sprintf("members=%d", members), func(b *testing.B) {
+			tb := New()
+			for i := range NextHopID(256) {
+				if err := tb.SetNextHop(i+1, even(sequence(members)...)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			v := tb.View()
+			b.ReportAllocs()
+			mtu := uint32(0)
+			for i := uint32(0); b.Loop(); i++ {
+				mtu += v.Adjacency(v.Resolve(NextHopID(i&255+1), i)).MTU
+			}
+			if mtu != 0 {
+				b.Fatal("an adjacency that was never set has an MTU")
+			}
+		})
+	}
+}

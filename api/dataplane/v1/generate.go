@@ -10,6 +10,10 @@ const (
 	MinVersion = 1
 )
 
+// DefaultSocket is where a dataplane listens, and its clients look for it, where
+// neither is told otherwise.
+const DefaultSocket = "/run/margay/forwarder.sock"
+
 // MaxChunk is the largest message in bytes that either side sends.
 const MaxChunk = 1 << 20
 

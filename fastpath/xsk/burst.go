@@ -122,7 +122,8 @@ func (s *Socket) TransmitQueued() uint32 { return s.tx.queued() }
 func (s *Socket) KickNeeded() bool { return s.tx.queued() != 0 && s.tx.wakeup() }
 
 // Kick has the kernel send what waits on the tx ring; it does not block. What it
-// returns is 0 or one of
+// returns is 0 or one of the following; either way TransmitQueued says whether more
+// waits (a descriptor that the kernel refuses ends a call with 0).
 //
 //   - EAGAIN: more waits. The budget is spent, the completion ring is full or the
 //     device has no room: take completions, kick again.

@@ -190,10 +190,11 @@ struct ipv6 {
 	struct address dst;
 };
 
-struct ipv6_fragment {
+/* The first eight bytes of an extension header; none is shorter. */
+struct extension {
 	__u8   next;
-	__u8   reserved;
-	__be16 offset;
+	__u8   length;
+	__be16 offset; /* of a fragment header, as is the next */
 	__u32  id;
 };
 
@@ -232,6 +233,16 @@ static __always_inline void count(enum counter c)
 		(*n)++;
 }
 
+static __always_inline struct frame frame_of(const struct xdp_md *ctx)
+{
+	struct frame f = {
+		.data = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+
+	return f;
+}
+
 /* at returns the size bytes at offset, or null where the frame is shorter. */
 static __always_inline void *at(const struct frame *f, __u32 offset, __u32 size)
 {
@@ -268,43 +279,55 @@ static __always_inline int parse4(const struct frame *f, __u32 offset, struct pa
 	return 0;
 }
 
-/* walk follows the extension headers from one of kind next to the transport header. */
-static __always_inline int walk(const struct frame *f, __u32 offset, __u8 next, struct packet *p)
+static __always_inline int is_extension(__u8 next)
 {
-	for (int i = 0; i < EXT_HEADERS; i++) {
-		struct ipv6_fragment *h;
-
-		if (next != PROTO_HOPOPTS && next != PROTO_ROUTING && next != PROTO_DSTOPTS &&
-		    next != PROTO_AH && next != PROTO_FRAGMENT) {
-			p->proto = next;
-			p->transport = offset;
-			return 0;
-		}
-		h = at(f, offset, sizeof(*h)); /* no extension header is shorter */
-		if (!h)
-			return -1;
-		if (next == PROTO_FRAGMENT) {
-			p->id = h->id;
-			offset += sizeof(*h);
-			if (h->offset & bpf_htons(0xfff8)) {
-				p->fragment = FRAGMENT_LATER;
-				p->proto = h->next;
-				p->transport = offset;
-				return 0;
-			}
-			if (h->offset & bpf_htons(1))
-				p->fragment = FRAGMENT_FIRST;
-		} else if (next == PROTO_AH) {
-			offset += (h->reserved + 2) * 4; /* the second byte is the length */
-		} else {
-			offset += (h->reserved + 1) * 8;
-		}
-		next = h->next;
-	}
-	return -1;
+	return next == PROTO_HOPOPTS || next == PROTO_ROUTING || next == PROTO_DSTOPTS ||
+	       next == PROTO_AH || next == PROTO_FRAGMENT;
 }
 
-static __always_inline int parse6(const struct frame *f, __u32 offset, struct packet *p)
+/*
+ * walk follows the extension headers from one of kind next to the transport header.
+ * It is a function of its own, and so takes no struct frame: the verifier looks at
+ * it once and forgets how the caller got here, or it would follow each combination
+ * of headers through all that comes after.
+ */
+__noinline int walk(struct xdp_md *ctx, __u32 offset, __u32 first, struct packet *p)
+{
+	struct frame frame = frame_of(ctx), *f = &frame;
+	__u8 next = first;
+
+	if (!p)
+		return -1;
+	for (int i = 0; i < EXT_HEADERS && is_extension(next); i++) {
+		struct extension *h = at(f, offset, sizeof(*h));
+		__u32 length;
+
+		if (!h)
+			return -1;
+		length = (h->length + 1) * 8;
+		if (next == PROTO_AH)
+			length = (h->length + 2) * 4;
+		if (next == PROTO_FRAGMENT) {
+			length = sizeof(*h);
+			p->id = h->id;
+			if (h->offset & bpf_htons(0xfff8))
+				p->fragment = FRAGMENT_LATER;
+			else if (h->offset & bpf_htons(1))
+				p->fragment = FRAGMENT_FIRST;
+		}
+		next = h->next;
+		offset += length;
+		if (offset > DEEPEST)
+			return -1;
+		if (p->fragment == FRAGMENT_LATER)
+			break; /* what follows is the middle of something */
+	}
+	p->proto = next;
+	p->transport = offset;
+	return p->fragment != FRAGMENT_LATER && is_extension(next) ? -1 : 0;
+}
+
+static __always_inline int parse6(struct xdp_md *ctx, const struct frame *f, __u32 offset, struct packet *p)
 {
 	struct ipv6 *ip = at(f, offset, sizeof(*ip));
 
@@ -313,7 +336,7 @@ static __always_inline int parse6(const struct frame *f, __u32 offset, struct pa
 	p->family = 6;
 	p->src = ip->src;
 	p->dst = ip->dst;
-	return walk(f, offset + sizeof(*ip), ip->next, p);
+	return walk(ctx, offset + sizeof(*ip), ip->next, p);
 }
 
 static __always_inline enum ownership owner4(const struct address *a)
@@ -390,22 +413,25 @@ static __always_inline enum plane echo_plane(__u8 family)
 	return family == 4 ? ICMP : ICMP6;
 }
 
-/* quoted says whether the packet that an ICMP error quotes came from us. */
-static __always_inline int quoted(const struct frame *f, const struct packet *outer)
+/*
+ * quoted says whether the packet that an ICMP error quotes at offset came from us.
+ * A function of its own, as walk is.
+ */
+__noinline int quoted(struct xdp_md *ctx, __u32 offset, __u32 family)
 {
-	__u32 offset = outer->transport + ICMP_HEADER;
+	struct frame f = frame_of(ctx);
 	struct packet p = {};
 	struct ports *ports;
 	enum ownership o;
 	int plane;
 
-	if (outer->family == 4 ? parse4(f, offset, &p) : parse6(f, offset, &p))
+	if (family == 4 ? parse4(&f, offset, &p) : parse6(ctx, &f, offset, &p))
 		return 0;
 	o = owner(p.family, &p.src);
 	if (o != LOCAL || p.fragment == FRAGMENT_LATER)
 		return o == WHOLE;
 	if (is_icmp(&p)) {
-		struct icmp *icmp = at(f, p.transport, sizeof(*icmp));
+		struct icmp *icmp = at(&f, p.transport, sizeof(*icmp));
 
 		return icmp && echo(p.family, icmp->type) &&
 		       service(echo_plane(p.family), bpf_ntohs(icmp->id));
@@ -413,12 +439,13 @@ static __always_inline int quoted(const struct frame *f, const struct packet *ou
 	plane = plane_of(p.proto);
 	if (plane < 0)
 		return service(PROTOCOL, p.proto);
-	ports = at(f, p.transport, sizeof(*ports));
+	ports = at(&f, p.transport, sizeof(*ports));
 	return ports && service(plane, bpf_ntohs(ports->src));
 }
 
 /* wanted judges a packet that has its transport header and is not ours by address. */
-static __always_inline int wanted(const struct frame *f, const struct packet *p, enum ownership o)
+static __always_inline int wanted(struct xdp_md *ctx, const struct frame *f, const struct packet *p,
+				  enum ownership o)
 {
 	struct ports *ports;
 	int plane;
@@ -429,7 +456,7 @@ static __always_inline int wanted(const struct frame *f, const struct packet *p,
 		if (!icmp)
 			return 0;
 		if (error(p->family, icmp->type))
-			return quoted(f, p);
+			return quoted(ctx, p->transport + ICMP_HEADER, p->family);
 		return o == LOCAL && echo_reply(p->family, icmp->type) &&
 		       service(echo_plane(p->family), bpf_ntohs(icmp->id));
 	}
@@ -502,19 +529,20 @@ static __always_inline __be16 network(const struct frame *f, __u32 *offset)
 }
 
 /* ours judges a frame; -1 says that it could not be parsed. */
-static __always_inline int ours(const struct frame *f)
+static __always_inline int ours(struct xdp_md *ctx)
 {
+	struct frame f = frame_of(ctx);
 	struct packet p = {};
 	enum ownership o;
 	__u32 offset = 0;
 	int verdict;
 
-	switch (network(f, &offset)) {
+	switch (network(&f, &offset)) {
 	case bpf_htons(ETH_P_IP):
-		verdict = parse4(f, offset, &p);
+		verdict = parse4(&f, offset, &p);
 		break;
 	case bpf_htons(ETH_P_IPV6):
-		verdict = parse6(f, offset, &p);
+		verdict = parse6(ctx, &f, offset, &p);
 		break;
 	case 0:
 		return -1;
@@ -530,7 +558,7 @@ static __always_inline int ours(const struct frame *f)
 		return -1;
 	if (p.fragment == FRAGMENT_LATER)
 		return follows(&p);
-	verdict = wanted(f, &p, o);
+	verdict = wanted(ctx, &f, &p, o);
 	if (p.fragment == FRAGMENT_FIRST)
 		remember(&p, verdict);
 	return verdict;
@@ -549,11 +577,7 @@ static __always_inline int redirect(struct xdp_md *ctx)
 SEC("xdp.frags")
 int margay_steer(struct xdp_md *ctx)
 {
-	struct frame f = {
-		.data = (void *)(long)ctx->data,
-		.end = (void *)(long)ctx->data_end,
-	};
-	int verdict = ours(&f);
+	int verdict = ours(ctx);
 
 	if (verdict > 0)
 		return redirect(ctx);

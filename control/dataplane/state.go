@@ -1,0 +1,129 @@
+package dataplane
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	v1 "margay.dev/margay/api/dataplane/v1"
+)
+
+// A Route leads a prefix to a next hop of the same state.
+type Route struct {
+	Prefix  netip.Prefix
+	NextHop uint32
+}
+
+// A State is everything a dataplane shall do. Objects are handed over: a caller
+// does not change them after it has sent them.
+type State struct {
+	Ports     []*v1.Port
+	Addresses []*v1.Address
+	NextHops  []*v1.NextHop
+	Routes    []Route
+	Endpoints []*v1.Endpoint
+	HostPort  *v1.HostPort // nil: none, or in a Delta unchanged
+	Steering  *v1.Steering // nil: none, or in a Delta unchanged
+}
+
+// A Delta changes the state before it: Set adds objects or replaces those of
+// the same key, the rest names keys to remove.
+type Delta struct {
+	Set              State
+	RemovedPorts     []string
+	RemovedAddresses []*v1.Address
+	RemovedNextHops  []uint32
+	RemovedRoutes    []netip.Prefix
+	RemovedEndpoints []string
+	RemovedHostPort  bool
+}
+
+// mirror is what the dataplane has accepted, by key.
+type mirror struct {
+	ports     map[string]*v1.Port
+	addresses map[address]*v1.Address
+	hops      map[uint32]*v1.NextHop
+	routes    map[netip.Prefix]uint32
+	endpoints map[string]*v1.Endpoint
+	host      *v1.HostPort
+	steering  *v1.Steering
+}
+
+// address is the key of a v1.Address, which is the whole of it.
+type address struct{ port, prefix string }
+
+func newMirror() *mirror {
+	return &mirror{
+		ports: map[string]*v1.Port{}, addresses: map[address]*v1.Address{}, hops: map[uint32]*v1.NextHop{},
+		routes: map[netip.Prefix]uint32{}, endpoints: map[string]*v1.Endpoint{},
+	}
+}
+
+// merge makes the change that d is. What is both set and removed is removed.
+func (m *mirror) merge(d *Delta) {
+	m.set(&d.Set)
+	remove(m.ports, d.RemovedPorts)
+	remove(m.hops, d.RemovedNextHops)
+	remove(m.routes, d.RemovedRoutes)
+	remove(m.endpoints, d.RemovedEndpoints)
+	for _, a := range d.RemovedAddresses {
+		delete(m.addresses, address{a.GetPort(), a.GetPrefix()})
+	}
+	if d.RemovedHostPort {
+		m.host = nil
+	}
+}
+
+func (m *mirror) set(s *State) {
+	for _, p := range s.Ports {
+		m.ports[p.GetName()] = p
+	}
+	for _, a := range s.Addresses {
+		m.addresses[address{a.GetPort(), a.GetPrefix()}] = a
+	}
+	for _, h := range s.NextHops {
+		m.hops[h.GetId()] = h
+	}
+	for _, r := range s.Routes {
+		m.routes[r.Prefix] = r.NextHop
+	}
+	for _, e := range s.Endpoints {
+		m.endpoints[e.GetId()] = e
+	}
+	m.host = cmp.Or(s.HostPort, m.host)
+	m.steering = cmp.Or(s.Steering, m.steering)
+}
+
+func remove[K comparable, V any](from map[K]V, keys []K) {
+	for _, k := range keys {
+		delete(from, k)
+	}
+}
+
+// state is the mirror as one snapshot, in an order that does not change.
+func (m *mirror) state() *State {
+	s := &State{
+		Ports: sorted(m.ports), NextHops: sorted(m.hops), Endpoints: sorted(m.endpoints),
+		HostPort: m.host, Steering: m.steering,
+	}
+	s.Routes = make([]Route, 0, len(m.routes))
+	for p, id := range m.routes {
+		s.Routes = append(s.Routes, Route{p, id})
+	}
+	slices.SortFunc(s.Routes, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
+	for _, k := range slices.SortedFunc(maps.Keys(m.addresses), func(a, b address) int {
+		return cmp.Or(cmp.Compare(a.port, b.port), cmp.Compare(a.prefix, b.prefix))
+	}) {
+		s.Addresses = append(s.Addresses, m.addresses[k])
+	}
+	return s
+}
+
+func sorted[K cmp.Ordered, V any](m map[K]V) []V {
+	out := make([]V, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, m[k])
+	}
+	return out
+}

@@ -124,7 +124,6 @@ func (e *Engine) Step() bool {
 		if w.pass() {
 			busy = true
 		}
-		w.pub.store(&w.stats)
 	}
 	return busy
 }
@@ -141,9 +140,11 @@ func (e *Engine) Stop() {
 			w.park.close()
 		}
 	}
-	e.running = false
 	e.mu.Unlock()
 	e.done.Wait()
+	e.mu.Lock()
+	e.running = false
+	e.mu.Unlock()
 }
 
 // AddPort gives p's queues to the workers. It returns when all drive them.
@@ -294,10 +295,15 @@ func (e *Engine) Graph() *Graph { return e.graph }
 func (e *Engine) Workers() int { return len(e.workers) }
 
 // Stats is what each worker had counted when it last went idle, or some
-// thousand passes ago.
+// thousand passes ago; exactly what it has counted while it does not run.
 func (e *Engine) Stats() []Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	all := make([]Stats, len(e.workers))
 	for i, w := range e.workers {
+		if !e.running {
+			w.pub.store(&w.stats)
+		}
 		all[i] = w.pub.load()
 	}
 	return all

@@ -42,15 +42,17 @@ func (q *loopQueue) RxBurst(io *IO, ms []Meta) int {
 	return n
 }
 
-func (q *loopQueue) TxBurst(io *IO, v *Vector) {
+func (q *loopQueue) TxBurst(io *IO, v *Vector) (refused int) {
 	for i := range v.Len() {
 		if v.Meta(i).Len > 1000 {
 			v.Meta(i).Reason = TxOversize
+			refused++
 			continue
 		}
 		io.Free(v.Meta(i))
 		q.sent++
 	}
+	return refused
 }
 
 func (q *loopQueue) Poll(*IO) bool  { return false }

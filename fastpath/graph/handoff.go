@@ -63,7 +63,8 @@ func (w *Worker) handOver(tx *txBinding, v *Vector) {
 func (w *Worker) takeHanded(g *wiring) {
 	for _, r := range g.handed {
 		for w.used < VectorMax && r.take(&w.meta[w.used]) {
-			w.queueTx(w.meta[w.used].OutPort, uint16(w.used))
+			slot := [1]uint16{uint16(w.used)}
+			w.queueTx(w.meta[w.used].OutPort, slot[:])
 			w.used++
 		}
 	}

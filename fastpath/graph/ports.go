@@ -37,13 +37,16 @@ func (w *Worker) receiveFrom(rx *rxBinding, room int) {
 	}
 	var bytes, segments uint64
 	l := &w.wait[rx.entry]
-	for i := range ms[:got] {
+	to := l.idx[l.n&(slots-1):]
+	to = to[:min(got, len(to))]
+	for i := range to {
 		m := &ms[i]
 		m.InPort = rx.port
 		bytes += uint64(m.Len)
 		segments += uint64(m.Segments)
-		l.push(uint16(w.used + i))
+		to[i] = uint16(w.used + i)
 	}
+	l.n += len(to)
 	w.used += got
 	w.stats.Counters.Rx += segments
 	c := &w.stats.Ports[rx.port]
@@ -51,19 +54,21 @@ func (w *Worker) receiveFrom(rx *rxBinding, room int) {
 	c.RxBytes += bytes
 }
 
-// queueTx lets a packet wait for its port's transmit queue.
+// queueTx lets packets, all for one port, wait for its transmit queue.
 //
 //fastpath:hot
-func (w *Worker) queueTx(port, slot uint16) {
+func (w *Worker) queueTx(port uint16, packets []uint16) {
 	if int(port) >= len(w.tx) {
-		w.refuseSlot(slot, TxNoPort)
+		for _, slot := range packets {
+			w.refuseSlot(slot, TxNoPort)
+		}
 		return
 	}
 	l := &w.tx[port]
 	if l.n == 0 {
 		w.dirty = append(w.dirty, port) // arch:cap each port stands here once, and rewire made room for all
 	}
-	l.push(slot)
+	l.n += copy(l.idx[l.n&(slots-1):], packets)
 }
 
 // flush hands what waits to the transmit queues, or to the workers that own them.
@@ -101,34 +106,41 @@ func (w *Worker) transmit(port uint16, v *Vector) {
 //
 //fastpath:hot
 func (w *Worker) send(port uint16, tx *txBinding, v *Vector) {
-	var bytes, segments, punted uint64
-	for i := range v.idx { // before the burst: a sent packet's Meta is spent
-		m := v.Meta(i)
-		m.Reason = NoReason
+	var bytes, segments uint64
+	for _, slot := range v.idx { // before the burst: a sent packet's Meta is spent
+		m := &w.meta[slot&SlotMask]
 		bytes += uint64(m.Len)
 		segments += uint64(m.Segments)
 	}
-	tx.queue.TxBurst(&w.IO, v)
 	c := &w.stats.Ports[port]
+	if refused := tx.queue.TxBurst(&w.IO, v); refused > 0 {
+		b, n := w.takeBack(v)
+		bytes -= b
+		segments -= n
+		c.TxDrops += n
+	}
+	c.TxPackets += segments
+	c.TxBytes += bytes
+	if tx.host {
+		w.stats.Counters.Punt += segments
+	} else {
+		w.stats.Counters.Tx += segments
+	}
+}
+
+// takeBack drops the packets of v that a queue refused, each for its Reason.
+func (w *Worker) takeBack(v *Vector) (bytes, segments uint64) {
 	for i := range v.idx {
 		m := v.Meta(i)
 		if m.Reason == NoReason {
 			continue
 		}
-		n := uint64(m.Segments)
-		bytes -= uint64(m.Len)
-		segments -= n
-		c.TxDrops += n
-		w.stats.Counters.Drops[m.Reason] += n
+		bytes += uint64(m.Len)
+		segments += uint64(m.Segments)
+		w.stats.Counters.Drops[m.Reason] += uint64(m.Segments)
 		w.Free(m)
 	}
-	c.TxPackets += segments
-	c.TxBytes += bytes
-	if tx.host {
-		punted, segments = segments, 0
-	}
-	w.stats.Counters.Tx += segments
-	w.stats.Counters.Punt += punted
+	return bytes, segments
 }
 
 func (w *Worker) refuse(v *Vector, r Reason) {
@@ -174,11 +186,16 @@ func (dropNode) Process(w *Worker, v *Vector, _ []Edge) {
 // txNode sorts packets by the port they leave by.
 type txNode struct{}
 
-// Process queues every packet for Meta.OutPort.
+// Process queues every packet for Meta.OutPort. Most vectors leave by one port,
+// so runs of equal ports move at once.
 //
 //fastpath:hot
 func (txNode) Process(w *Worker, v *Vector, _ []Edge) {
-	for i, slot := range v.idx {
-		w.queueTx(v.Meta(i).OutPort, slot)
+	idx, metas := v.idx, v.meta
+	for i := 0; i < len(idx); {
+		port, from := metas[idx[i]&SlotMask].OutPort, i
+		for i++; i < len(idx) && metas[idx[i]&SlotMask].OutPort == port; i++ {
+		}
+		w.queueTx(port, idx[from:i])
 	}
 }

@@ -12,10 +12,11 @@ type Queue interface {
 	// how many. It sets every field of a Meta but InPort. A packet that it
 	// must drop itself it counts by IO.DropRx.
 	RxBurst(io *IO, ms []Meta) int
-	// TxBurst sends the packets of v. Of those it accepted it owns the
-	// buffers and frees them in its time; at each other packet it leaves
-	// Meta.Reason, and the caller still owns that packet.
-	TxBurst(io *IO, v *Vector)
+	// TxBurst sends the packets of v, whose Reason is NoReason. Of those it
+	// accepted it owns the buffers and frees them in its time; at each other
+	// packet it leaves Meta.Reason, and the caller still owns that packet. It
+	// returns how many those are.
+	TxBurst(io *IO, v *Vector) (refused int)
 	// Poll does what is due between bursts: takes back sent buffers, kicks a
 	// kernel that still has frames to send, keeps the fill ring full.
 	// It says whether the kernel still holds frames it has yet to send.
@@ -60,7 +61,7 @@ func (io *IO) Counters() *Counters { return io.count }
 // NewVector gathers metas into a vector, for tests and benchmarks that call a
 // node or a queue by themselves. At most VectorMax are taken.
 func NewVector(metas ...Meta) *Vector {
-	v := &Vector{meta: new([slots]Meta)}
+	v := &Vector{meta: new(Slots)}
 	for i, m := range metas[:min(len(metas), VectorMax)] {
 		v.meta[i] = m
 		v.idx = append(v.idx, uint16(i))

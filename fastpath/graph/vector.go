@@ -7,10 +7,18 @@ const VectorMax = 256
 // vector, and as many again that nodes made or took up again.
 const slots = 2 * VectorMax
 
+// Slots is the slots of a worker: Meta i of a vector v is
+// v.Metas()[v.Index()[i]&SlotMask], which a hot loop writes out to keep both in
+// registers.
+type Slots [slots]Meta
+
+// SlotMask keeps an index inside Slots without a check.
+const SlotMask = slots - 1
+
 // Vector is up to VectorMax packets at one stop: indexes into the slots of
 // their worker, so that going from stop to stop moves two bytes a packet.
 type Vector struct {
-	meta *[slots]Meta
+	meta *Slots
 	idx  []uint16
 }
 
@@ -24,10 +32,15 @@ func (v *Vector) Len() int { return len(v.idx) }
 //fastpath:hot
 func (v *Vector) Meta(i int) *Meta { return &v.meta[v.idx[i]&(slots-1)] }
 
-// Slots is the packets as indexes for Worker.At; it is read only.
+// Metas are the slots that Index points into.
 //
 //fastpath:hot
-func (v *Vector) Slots() []uint16 { return v.idx }
+func (v *Vector) Metas() *Slots { return v.meta }
+
+// Index is the vector's packets as indexes of slots; it is read only.
+//
+//fastpath:hot
+func (v *Vector) Index() []uint16 { return v.idx }
 
 // list is the packets that wait for a stop.
 type list struct {

@@ -31,7 +31,7 @@ type Worker struct {
 	again []uint16   // node ► node at which packets held there go on
 	tick  []int      // nodes that are Resumers
 
-	meta *[slots]Meta
+	meta *Slots
 	used int // slots taken in this pass
 	at   int // node being processed
 	next [VectorMax]Edge
@@ -63,7 +63,7 @@ func newWorker(e *Engine, id int) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{id: id, graph: e.graph, meta: new([slots]Meta), park: park, cfg: e.cfg, engine: e, cpu: -1}
+	w := &Worker{id: id, graph: e.graph, meta: new(Slots), park: park, cfg: e.cfg, engine: e, cpu: -1}
 	w.IO = IO{Arena: e.arena, Cache: e.arena.Cache(id), Mem: e.arena.Bytes()}
 	if id < len(e.cfg.CPUs) {
 		w.cpu = e.cfg.CPUs[id]

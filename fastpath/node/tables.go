@@ -155,7 +155,10 @@ func (s *State) port(i uint16) *Port {
 	return &noPort
 }
 
-var noPort Port // what a stale index sees; never written
+// noPort is what a stale index sees.
+//
+// arch:var its address is given out, but nobody writes through it
+var noPort Port
 
 // State is what is in force.
 func (t *Tables) State() *State { return t.state.Load() }

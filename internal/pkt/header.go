@@ -1,3 +1,5 @@
+// Package pkt knows what packet headers look like: numbers, field offsets,
+// checksums. It works on bytes and keeps nothing.
 package pkt
 
 // EtherTypes that Margay speaks.

@@ -31,6 +31,18 @@ func (v *View) Resolve(nh NextHopID, hash uint32) AdjacencyID {
 	return AdjacencyID(atomic.LoadUint32(&t.buckets[b]))
 }
 
+// Single returns the adjacency of a next hop that has only one, for which no
+// flow hash need be made; false where Resolve must choose.
+//
+//fastpath:hot
+func (v *View) Single(nh NextHopID) (AdjacencyID, bool) {
+	if hops := v.t.hops; uint(nh) < uint(len(hops)) {
+		w := atomic.LoadUint32(&hops[nh])
+		return AdjacencyID(w), w&groupBit == 0
+	}
+	return 0, false
+}
+
 // resolveLate is for a reader that met an index newer than its view: the tables
 // in force know it, for they are published before an index into them is stored.
 //

@@ -34,10 +34,11 @@ const macMask = 1<<48 - 1
 //
 //fastpath:hot
 func (n *ethInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
-	st := n.state.Load()
-	mem := w.Mem
-	for i := range next {
-		m := v.Meta(i)
+	st, mem := n.state.Load(), w.Mem
+	metas, idx := v.Metas(), v.Index()
+	next = next[:len(idx)]
+	for i, slot := range idx {
+		m := &metas[slot&graph.SlotMask]
 		if m.Head < pkt.EthernetSize {
 			next[i] = dropped(m, graph.RxRunt)
 			continue
@@ -45,31 +46,28 @@ func (n *ethInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) 
 		h := (*[pkt.EthernetSize]byte)(mem[m.Off:])
 		p := st.port(m.InPort)
 		m.L3 = pkt.EthernetSize
-		etherType := binary.BigEndian.Uint16(h[12:14])
-		if etherType == pkt.EtherVLAN || etherType == pkt.EtherQinQ || p.VLAN != 0 {
+		etherType := binary.LittleEndian.Uint16(h[12:14])
+		if etherType != wireIPv4 && etherType != wireIPv6 {
 			if p, etherType = st.untag(mem, m, etherType); p == nil {
 				next[i] = ethDrop
 				continue
 			}
 		}
-		if dst := binary.LittleEndian.Uint64(h[0:8]) & macMask; dst != p.mac {
-			if dst&1 == 0 {
-				next[i] = dropped(m, graph.NotForUs)
-				continue
-			}
-			m.Flags |= graph.Broadcast
+		if binary.LittleEndian.Uint64(h[0:8])&macMask != p.mac && !groupAddress(m, h) {
+			next[i] = dropped(m, graph.NotForUs)
+			continue
 		}
 		if p.peer != 0 && binary.LittleEndian.Uint64(h[6:14])&macMask != p.peer {
 			next[i] = dropped(m, graph.SpoofedMAC)
 			continue
 		}
 		switch etherType {
-		case pkt.EtherIPv4:
+		case wireIPv4:
 			next[i] = ethIP
-		case pkt.EtherIPv6:
+		case wireIPv6:
 			m.Flags |= graph.IPv6
 			next[i] = ethIP
-		case pkt.EtherARP:
+		case wireARP:
 			next[i] = ethARP
 		default:
 			next[i] = dropped(m, graph.EthType)
@@ -77,20 +75,38 @@ func (n *ethInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) 
 	}
 }
 
-// untag finds the sub-port of a tagged frame and the EtherType behind the tag.
+// EtherTypes as a little-endian load of the wire's bytes sees them.
+const (
+	wireIPv4 = pkt.EtherIPv4>>8 | pkt.EtherIPv4&0xff<<8
+	wireIPv6 = pkt.EtherIPv6>>8 | pkt.EtherIPv6&0xff<<8
+	wireARP  = pkt.EtherARP>>8 | pkt.EtherARP&0xff<<8
+	wireVLAN = pkt.EtherVLAN>>8 | pkt.EtherVLAN&0xff<<8
+	wireQinQ = pkt.EtherQinQ>>8 | pkt.EtherQinQ&0xff<<8
+)
+
+// groupAddress says whether a frame is for a group, and notes it.
+func groupAddress(m *graph.Meta, h *[pkt.EthernetSize]byte) bool {
+	if h[0]&1 == 0 {
+		return false
+	}
+	m.Flags |= graph.Broadcast
+	return true
+}
+
+// untag finds the sub-port of a tagged frame and the EtherType behind the tag;
+// an untagged frame of another type stays what it is.
 // VLAN 0 is priority only (IEEE 802.1Q section 9.6): the frame is untagged.
 func (s *State) untag(mem []byte, m *graph.Meta, etherType uint16) (*Port, uint16) {
-	if etherType != pkt.EtherVLAN && etherType != pkt.EtherQinQ {
-		m.Reason = graph.VLANUnknown
-		return nil, 0
+	if etherType != wireVLAN && etherType != wireQinQ {
+		return s.port(m.InPort), etherType
 	}
 	if m.Head < pkt.EthernetSize+pkt.VLANSize {
 		m.Reason = graph.RxRunt
 		return nil, 0
 	}
 	tag := mem[m.Off+pkt.EthernetSize : m.Off+pkt.EthernetSize+pkt.VLANSize]
-	inner := binary.BigEndian.Uint16(tag[2:])
-	if inner == pkt.EtherVLAN || inner == pkt.EtherQinQ {
+	inner := binary.LittleEndian.Uint16(tag[2:])
+	if inner == wireVLAN || inner == wireQinQ {
 		m.Reason = graph.VLANStack
 		return nil, 0
 	}

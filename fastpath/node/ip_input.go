@@ -33,27 +33,38 @@ type ipInput struct{ *Tables }
 //fastpath:hot
 func (n *ipInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	mem := w.Mem
-	for i := range next {
-		m := v.Meta(i)
+	metas, idx := v.Metas(), v.Index()
+	next = next[:len(idx)]
+	for i, slot := range idx {
+		m := &metas[slot&graph.SlotMask]
 		l3 := uint32(m.L3)
 		if m.Head < l3+pkt.IPv4Size {
 			next[i] = dropped(m, graph.IPTruncated)
 			continue
 		}
-		switch h := (*[pkt.IPv4Size]byte)(mem[m.Off+l3:]); {
-		case h[0] == 0x45 && m.Flags&graph.IPv6 == 0:
+		h := (*[pkt.IPv4Size]byte)(mem[m.Off+l3:])
+		if h[0] == 0x45 && m.Flags&graph.IPv6 == 0 {
 			next[i] = plain4(m, h)
-		case h[0]>>4 == 4 && m.Flags&graph.IPv6 == 0:
-			next[i] = options4(m, mem[m.Off+l3:m.Off+m.Head])
-		case h[0]>>4 == 6 && (m.L3 == 0 || m.Flags&graph.IPv6 != 0):
-			next[i] = input6(m, mem[m.Off+l3:m.Off+m.Head])
-		default:
-			next[i] = dropped(m, graph.IPVersion)
+		} else {
+			next[i] = other(m, mem[m.Off+l3:m.Off+m.Head])
 		}
-		if next[i] == ipRoute && transportLies(m, mem) {
+		if next[i] == ipRoute && m.L4 != 0 && transportLies(m, mem[m.Off+uint32(m.L4):m.Off+m.Head]) {
 			next[i] = dropped(m, graph.L4Length)
 		}
 	}
+}
+
+// other checks all that is not an IPv4 header without options.
+//
+//fastpath:hot
+func other(m *graph.Meta, p []byte) graph.Edge {
+	switch {
+	case p[0]>>4 == 6 && (m.L3 == 0 || m.Flags&graph.IPv6 != 0):
+		return input6(m, p)
+	case p[0]>>4 == 4 && m.Flags&graph.IPv6 == 0:
+		return options4(m, p)
+	}
+	return dropped(m, graph.IPVersion)
 }
 
 // What the first octet of an IPv4 address says about it.
@@ -207,33 +218,28 @@ func optionsAllowed(o []byte) bool {
 	return true
 }
 
-// transportLies says whether the transport header contradicts the packet:
+// transportLies says whether the transport header at p contradicts the packet:
 // a TCP header longer than it, a UDP length of another size. Superpackets and
 // first fragments are longer or shorter than UDP's field says, by nature.
 //
 //fastpath:hot
-func transportLies(m *graph.Meta, mem []byte) bool {
-	if m.L4 == 0 {
-		return false
-	}
-	have := m.Head - uint32(m.L4)
+func transportLies(m *graph.Meta, p []byte) bool {
 	switch m.Proto {
-	case pkt.ProtoTCP:
-		if have < 20 {
-			return true
-		}
-		size := uint32(mem[m.Off+uint32(m.L4)+12]>>4) * 4
-		return size < 20 || size > have
 	case pkt.ProtoUDP:
-		if have < 8 {
+		if len(p) < 8 {
 			return true
 		}
-		at := m.Off + uint32(m.L4) + 4
-		n := uint32(binary.BigEndian.Uint16(mem[at : at+2]))
+		n := uint32(binary.BigEndian.Uint16(p[4:6]))
 		if m.Flags&graph.Fragment != 0 || m.GSO != graph.GSONone {
 			return n < 8 && n != 0
 		}
 		return n < 8 || n > m.Len-uint32(m.L4)
+	case pkt.ProtoTCP:
+		if len(p) < 20 {
+			return true
+		}
+		size := int(p[12]>>4) * 4
+		return size < 20 || size > len(p)
 	}
 	return false
 }

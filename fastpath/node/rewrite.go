@@ -33,37 +33,31 @@ type rewrite struct{ *Tables }
 //
 //fastpath:hot
 func (n *rewrite) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
-	view, st := n.FIB.View(), n.state.Load()
-	mem := w.Mem
-	for i := range next {
-		m := v.Meta(i)
+	view, st, mem := n.FIB.View(), n.state.Load(), w.Mem
+	metas, idx := v.Metas(), v.Index()
+	next = next[:len(idx)]
+	for i, slot := range idx {
+		m := &metas[slot&graph.SlotMask]
 		a := view.Adjacency(fib.AdjacencyID(m.Adjacency))
 		if a.Kind != fib.Rewrite {
 			next[i] = dropped(m, graph.Unresolved)
 			continue
 		}
-		if m.Flags&graph.FromUs == 0 {
-			age(mem, m)
+		if h := (*[pkt.IPv4Size]byte)(mem[m.Off+uint32(m.L3):]); m.Flags&(graph.IPv6|graph.FromUs) == 0 {
+			h[8]-- // RFC 1812 section 5.3.1, and RFC 1624 for the checksum
+			sum := uint32(binary.LittleEndian.Uint16(h[10:12])) + 1
+			binary.LittleEndian.PutUint16(h[10:12], uint16(sum+sum>>16))
+		} else if m.Flags&graph.FromUs == 0 {
+			h[7]-- // RFC 8200 section 3
 		}
 		m.OutPort = st.port(a.Port).Main
-		relink(mem, m, a)
+		if a.HeaderLen == pkt.EthernetSize && m.L3 == pkt.EthernetSize {
+			*(*[pkt.EthernetSize]byte)(mem[m.Off:]) = [pkt.EthernetSize]byte(a.Header[:])
+		} else {
+			relink(mem, m, a)
+		}
 		next[i] = rewriteTx
 	}
-}
-
-// age takes one hop off the packet (RFC 1812 section 5.3.1, RFC 8200 section 3)
-// and mends the IPv4 checksum by the difference (RFC 1624).
-//
-//fastpath:hot
-func age(mem []byte, m *graph.Meta) {
-	h := (*[12]byte)(mem[m.Off+uint32(m.L3):])
-	if m.Flags&graph.IPv6 != 0 {
-		h[7]--
-		return
-	}
-	h[8]--
-	sum := uint32(binary.LittleEndian.Uint16(h[10:12])) + 1
-	binary.LittleEndian.PutUint16(h[10:12], uint16(sum+sum>>16))
 }
 
 // relink replaces the link-layer header by that of a, or strips it where a has
@@ -83,9 +77,5 @@ func relink(mem []byte, m *graph.Meta, a *fib.Adjacency) {
 		m.L4 += size - m.L3
 	}
 	m.L3 = size
-	if size == pkt.EthernetSize {
-		*(*[pkt.EthernetSize]byte)(mem[m.Off:]) = [pkt.EthernetSize]byte(a.Header[:])
-		return
-	}
 	copy(mem[m.Off:m.Off+uint32(size)], a.Header[:])
 }

@@ -46,41 +46,32 @@ type route struct {
 //
 //fastpath:hot
 func (n *route) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
-	view, st := n.FIB.View(), n.state.Load()
-	n4, n6 := n.gather(w.Mem, v, len(next))
+	view := n.FIB.View()
+	n4, n6 := n.gather(w.Mem, v)
 	if n4 > 0 {
 		view.LookupVector4(n.dst4[:n4], n.hop4[:n4])
-		for i, at := range n.at4[:n4] {
-			m := v.Meta(int(at))
-			m.NextHop = uint32(n.hop4[i])
-			next[at] = decide(&view, st, w.Mem, m)
-		}
+		n.decide(w.Mem, v, n.at4[:n4], n.hop4[:n4], next)
 	}
 	if n6 > 0 {
 		view.LookupVector6(n.dst6[:n6], n.hop6[:n6])
-		for i, at := range n.at6[:n6] {
-			m := v.Meta(int(at))
-			m.NextHop = uint32(n.hop6[i])
-			next[at] = decide(&view, st, w.Mem, m)
-		}
+		n.decide(w.Mem, v, n.at6[:n6], n.hop6[:n6], next)
 	}
 }
 
 // gather sorts the vector's destinations by family.
 //
 //fastpath:hot
-func (n *route) gather(mem []byte, v *graph.Vector, packets int) (n4, n6 int) {
-	for i := range packets {
-		m := v.Meta(i)
-		l3 := m.Off + uint32(m.L3)
+func (n *route) gather(mem []byte, v *graph.Vector) (n4, n6 int) {
+	metas := v.Metas()
+	for i, slot := range v.Index() {
+		m := &metas[slot&graph.SlotMask]
+		h := mem[m.Off+uint32(m.L3):]
 		if m.Flags&graph.IPv6 == 0 {
-			h := (*[pkt.IPv4Size]byte)(mem[l3:])
 			n.at4[n4&(graph.VectorMax-1)] = uint16(i)
 			n.dst4[n4&(graph.VectorMax-1)] = binary.BigEndian.Uint32(h[16:20])
 			n4++
 			continue
 		}
-		h := (*[pkt.IPv6Size]byte)(mem[l3:])
 		n.at6[n6&(graph.VectorMax-1)] = uint16(i)
 		n.dst6[n6&(graph.VectorMax-1)] = [2]uint64{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
 		n6++
@@ -88,20 +79,37 @@ func (n *route) gather(mem []byte, v *graph.Vector, packets int) (n4, n6 int) {
 	return n4, n6
 }
 
-// decide says where a packet goes whose next hop is known.
+// decide says where packets go whose next hops are known.
 //
 //fastpath:hot
-func decide(view *fib.View, st *State, mem []byte, m *graph.Meta) graph.Edge {
-	in := st.port(m.InPort)
-	if in.Flags&(Workload|NoPolicyState) != 0 && m.InPort != graph.NoPort {
-		if r := refuseSource(view, in, mem, m); r != graph.NoReason {
-			return dropped(m, r)
+func (n *route) decide(mem []byte, v *graph.Vector, at []uint16, hops []fib.NextHopID, next []graph.Edge) {
+	view, st := n.FIB.View(), n.state.Load()
+	metas, idx := v.Metas(), v.Index()
+	hops = hops[:len(at)]
+	for i, to := range at {
+		m := &metas[idx[to]&graph.SlotMask]
+		in := st.port(m.InPort)
+		if in.Flags&(Workload|NoPolicyState) != 0 {
+			if r := refuseSource(&view, in, mem, m); r != graph.NoReason {
+				next[to] = dropped(m, r)
+				continue
+			}
 		}
+		id, single := view.Single(hops[i])
+		if !single {
+			m.Hash = flowHash(mem, m)
+			id = view.Resolve(hops[i], m.Hash)
+		}
+		m.NextHop, m.Adjacency = uint32(hops[i]), uint32(id)
+		next[to] = judge(&view, st, mem, m, in)
 	}
-	m.Hash = flowHash(mem, m)
-	id := view.Resolve(fib.NextHopID(m.NextHop), m.Hash)
-	a := view.Adjacency(id)
-	m.Adjacency = uint32(id)
+}
+
+// judge says by which edge a packet leaves whose adjacency is known.
+//
+//fastpath:hot
+func judge(view *fib.View, st *State, mem []byte, m *graph.Meta, in *Port) graph.Edge {
+	a := view.Adjacency(fib.AdjacencyID(m.Adjacency))
 	out := st.port(a.Port)
 	if a.Kind != fib.Rewrite || out.Flags&NoPolicyState != 0 || ttlSpent(mem, m) || tooBig(mem, m, a.MTU) {
 		return exception(st, mem, m, a)

@@ -22,22 +22,30 @@ func (v *View) Lookup4(dst uint32) NextHopID {
 // is shift bits from the right.
 //
 //fastpath:hot
-func descend4(trie []uint32, c, dst uint32, shift uint32) uint32 {
+func descend4(trie []uint32, c, dst, shift uint32) uint32 {
 	for c >= cellBlock {
-		at := c & indexMask << unitShift
-		if c < cellJump {
-			c = atomic.LoadUint32(&trie[at+dst>>(shift&31)&255])
-			shift -= 8
-			continue
-		}
-		j := (*[8]uint32)(trie[at:])
-		if n := 32 - j[jumpLen]; (dst^j[jumpKey])>>(n&31) == 0 {
-			c, shift = atomic.LoadUint32(&j[jumpHit]), n-8
-		} else {
-			c = atomic.LoadUint32(&j[jumpMiss])
-		}
+		c, shift = step4(trie, c, dst, shift)
 	}
 	return c
+}
+
+// step4 goes one block or jump further. Whether a jump's key is equal selects,
+// and does not branch: a branch would wait for the memory behind it, and the
+// next lookups of the vector with it.
+//
+//fastpath:hot
+func step4(trie []uint32, c, dst, shift uint32) (uint32, uint32) {
+	at := c & indexMask << unitShift
+	if c < cellJump {
+		return atomic.LoadUint32(&trie[at+dst>>(shift&31)&255]), shift - 8
+	}
+	j := (*[8]uint32)(trie[at:])
+	n := 32 - j[jumpLen]
+	to, hit := atomic.LoadUint32(&j[jumpMiss]), atomic.LoadUint32(&j[jumpHit])
+	if (dst^j[jumpKey])>>(n&31) == 0 {
+		to = hit
+	}
+	return to, n - 8 // a miss is a value and needs no shift
 }
 
 // Lookup6 returns the next hop of the longest prefix that holds the IPv6
@@ -79,10 +87,11 @@ func step6(trie []uint32, c uint32, k key, depth uint32) (uint32, uint32) {
 	m := maskOf(j[jumpLen])
 	hi := k.hi ^ (uint64(j[jumpKey])<<32 | uint64(j[jumpKey+1]))
 	lo := k.lo ^ (uint64(j[jumpKey+2])<<32 | uint64(j[jumpKey+3]))
+	to, hit := atomic.LoadUint32(&j[jumpMiss]), atomic.LoadUint32(&j[jumpHit])
 	if hi&m.hi|lo&m.lo == 0 {
-		return atomic.LoadUint32(&j[jumpHit]), j[jumpLen]
+		to = hit
 	}
-	return atomic.LoadUint32(&j[jumpMiss]), depth
+	return to, j[jumpLen] // a miss is a value and needs no depth
 }
 
 // LookupVector4 is Lookup4 of each address in dst, into out, which must be as
@@ -108,26 +117,20 @@ func (v *View) vector4(dst []uint32, out []NextHopID) {
 		out[i] = NextHopID(c)
 		deep |= c
 	}
-	if deep < cellBlock {
-		for i := range out {
-			out[i] &= NextHopID(indexMask)
+	if deep >= cellBlock {
+		for i, d := range dst {
+			if c := uint32(out[i]); c&kindMask == cellBlock {
+				out[i] = NextHopID(atomic.LoadUint32(&trie[c&indexMask<<unitShift+d>>8&255]))
+			}
 		}
-		return
-	}
-	deep = 0
-	for i, d := range dst {
-		c := uint32(out[i])
-		if c&kindMask == cellBlock {
-			c = atomic.LoadUint32(&trie[c&indexMask<<unitShift+d>>8&255])
-			out[i] = NextHopID(c)
+		for i, d := range dst {
+			if c := uint32(out[i]); c >= cellBlock {
+				out[i] = NextHopID(descend4(trie, c, d, 0))
+			}
 		}
 	}
-	for i, d := range dst {
-		c := uint32(out[i])
-		if c >= cellBlock {
-			c = descend4(trie, c, d, 0)
-		}
-		out[i] = NextHopID(c & indexMask)
+	for i := range out {
+		out[i] &= NextHopID(indexMask)
 	}
 }
 
@@ -149,27 +152,22 @@ func (v *View) LookupVector6(dst [][2]uint64, out []NextHopID) {
 func (v *View) vector6(dst [][2]uint64, out []NextHopID) {
 	root, trie := v.t.root6, v.t.trie6
 	out = out[:len(dst)]
-	var depth, left [vectorSize]uint8 // of each lookup; lookups that are not at a value yet
-	n := 0
+	var depth [vectorSize]uint8 // of the cell in out
+	deep := uint32(0)
 	for i := range dst {
 		c := atomic.LoadUint32(&root[dst[i][0]>>48])
 		out[i], depth[i&255] = NextHopID(c), rootBits
-		left[n&255] = uint8(i)
-		if c >= cellBlock {
-			n++
-		}
+		deep |= c
 	}
-	for n > 0 {
-		m := 0
-		for _, i := range left[:n&511] {
-			c, d := step6(trie, uint32(out[i]), key{dst[i][0], dst[i][1]}, uint32(depth[i]))
-			out[i], depth[i] = NextHopID(c), uint8(d)
-			left[m&255] = i
-			if c >= cellBlock {
-				m++
+	for deep >= cellBlock {
+		deep = 0
+		for i := range dst {
+			if c := uint32(out[i]); c >= cellBlock {
+				c, d := step6(trie, c, key{dst[i][0], dst[i][1]}, uint32(depth[i&255]))
+				out[i], depth[i&255] = NextHopID(c), uint8(d)
+				deep |= c
 			}
 		}
-		n = m
 	}
 	for i := range out {
 		out[i] &= NextHopID(indexMask)

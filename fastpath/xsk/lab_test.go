@@ -21,14 +21,14 @@ import (
 
 // namespace is a network namespace that goes away with its test.
 type namespace struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 	fd   int
 }
 
 var namespaces atomic.Int32 // numbers names within this process
 
-func newNamespace(t *testing.T) *namespace {
+func newNamespace(t testing.TB) *namespace {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes network namespaces, AF_XDP sockets and XDP programs")
@@ -45,7 +45,7 @@ func newNamespace(t *testing.T) *namespace {
 	return n
 }
 
-func command(t *testing.T, name string, args ...string) string {
+func command(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
@@ -110,7 +110,7 @@ func (n *namespace) mac(name string) (mac net.HardwareAddr) {
 }
 
 // memory maps a memfd of n frames.
-func memory(t *testing.T, frames int) []byte {
+func memory(t testing.TB, frames int) []byte {
 	t.Helper()
 	fd, err := unix.MemfdCreate("xsk-test", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -129,7 +129,7 @@ func memory(t *testing.T, frames int) []byte {
 }
 
 // copyUMEM makes a UMEM that is closed with the test.
-func copyUMEM(t *testing.T, frames int) *UMEM {
+func copyUMEM(t testing.TB, frames int) *UMEM {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: registers memory with the kernel")
@@ -152,7 +152,7 @@ func addresses(first, n int) []uint64 {
 }
 
 // open opens a socket on queue 0 of a device, closed with the test.
-func open(t *testing.T, u *UMEM, n *namespace, name string) *Socket {
+func open(t testing.TB, u *UMEM, n *namespace, name string) *Socket {
 	t.Helper()
 	s, err := u.Open(SocketConfig{Interface: name, NetNS: n.fd, RingSize: 256})
 	if err != nil {
@@ -163,7 +163,7 @@ func open(t *testing.T, u *UMEM, n *namespace, name string) *Socket {
 }
 
 // takeOver attaches the takeover program and gives queue 0 to the socket.
-func takeOver(t *testing.T, n *namespace, name string, s *Socket, mode AttachMode) *Program {
+func takeOver(t testing.TB, n *namespace, name string, s *Socket, mode AttachMode) *Program {
 	t.Helper()
 	p, err := Attach(ProgramConfig{Interface: name, NetNS: n.fd, Takeover: true, Mode: mode}, nil)
 	if err != nil {
@@ -186,7 +186,7 @@ type port struct {
 }
 
 // turn moves one burst of each port; it is what a worker does in a round.
-func turn(t *testing.T, u *UMEM, ports ...*port) (moved int) {
+func turn(t testing.TB, u *UMEM, ports ...*port) (moved int) {
 	t.Helper()
 	d, a := make([]Desc, 64), make([]uint64, 64)
 	for _, p := range ports {
@@ -208,7 +208,7 @@ func turn(t *testing.T, u *UMEM, ports ...*port) (moved int) {
 
 // giveBack fills frames that were sent; since all ports have the same number of
 // frames to begin with, one that sent more than it received passes them on.
-func (p *port) giveBack(t *testing.T, a []uint64) {
+func (p *port) giveBack(t testing.TB, a []uint64) {
 	t.Helper()
 	for _, q := range []*port{p.to, p} {
 		a = a[q.socket.Fill(a):]
@@ -236,7 +236,7 @@ func (p *port) visit(u *UMEM, d []Desc) {
 }
 
 // until turns the ports until done says so, for two seconds at most.
-func until(t *testing.T, u *UMEM, done func() bool, ports ...*port) {
+func until(t testing.TB, u *UMEM, done func() bool, ports ...*port) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Second); !done(); {
 		if time.Now().After(deadline) {

@@ -1,0 +1,107 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	dataplanev1 "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/internal/doctor"
+	"margay.dev/margay/internal/render"
+	"margay.dev/margay/internal/version"
+)
+
+// The exit statuses.
+const (
+	statusDone = iota
+	statusFault
+	statusUsage
+	statusUnreachable
+)
+
+// socketVariable overrides the default socket.
+const socketVariable = "MARGAY_SOCKET"
+
+// ctl is one run of the program.
+type ctl struct {
+	out, errOut io.Writer
+	env         func(string) string
+	diagnose    func(context.Context, doctor.Options) ([]doctor.Finding, error)
+
+	socket  string
+	output  string
+	timeout time.Duration
+	format  render.Format
+}
+
+// errFault says that the doctor found a fault, which its table has told already.
+var errFault = errors.New("a fault was found")
+
+// unreachable is an error of asking the forwarder.
+type unreachable struct{ err error }
+
+func (u unreachable) Error() string { return u.err.Error() }
+func (u unreachable) Unwrap() error { return u.err }
+
+func (c *ctl) run(ctx context.Context, args []string) int {
+	root := c.root()
+	root.SetArgs(args)
+	root.SetOut(c.out)
+	root.SetErr(c.errOut)
+	err := root.ExecuteContext(ctx)
+	var u unreachable
+	switch {
+	case err == nil:
+		return statusDone
+	case errors.Is(err, errFault):
+		return statusFault
+	case errors.As(err, &u):
+		fmt.Fprintf(c.errOut, "margayctl: %v\n", err)
+		return statusUnreachable
+	}
+	fmt.Fprintf(c.errOut, "margayctl: %v\nTry margayctl --help.\n", err)
+	return statusUsage
+}
+
+func (c *ctl) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "margayctl",
+		Short: "Look at the forwarder of this node",
+		Long: `margayctl shows what the forwarder of this node does, and finds out what keeps
+it from doing it well. It changes nothing.
+
+Exit status: 0 done, 1 the doctor found a fault, 2 the command line is wrong,
+3 the forwarder could not be asked.`,
+		Version:           version.Line("margayctl"),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: c.prepare,
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	socket := c.env(socketVariable)
+	if socket == "" {
+		socket = dataplanev1.DefaultSocket
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.socket, "socket", socket, "Unix socket of the forwarder; "+socketVariable+" sets it too")
+	flags.StringVarP(&c.output, "output", "o", string(render.Text), "table, json or yaml; numbers of 64 bits are strings in the latter two")
+	flags.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to wait for the forwarder")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(c.show(), c.doctor(), c.version())
+	return root
+}
+
+// prepare reads the flags that every command has.
+func (c *ctl) prepare(*cobra.Command, []string) (err error) {
+	if c.timeout <= 0 {
+		return fmt.Errorf("timeout is %v, want more than 0", c.timeout)
+	}
+	c.format, err = render.ParseFormat(c.output)
+	return err
+}

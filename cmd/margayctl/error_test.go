@@ -1,0 +1,184 @@
+//go:build linux
+
+package main
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	dataplanev1 "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/internal/version"
+)
+
+// Each error says what happened, why, and what to do; and none is without a status.
+func TestErrors(t *testing.T) {
+	folder := t.TempDir()
+	plain := filepath.Join(folder, "plain")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := serve(t, &forwarder{})
+	stuck := &forwarder{stuck: make(chan struct{})}
+	tests := map[string]struct {
+		socket string
+		args   string
+		status int
+		says   []string
+	}{
+		"no socket":                 {filepath.Join(folder, "none"), "show nodes", 3, []string{"there is no socket", "does not run", "--socket or MARGAY_SOCKET"}},
+		"no folder":                 {plain + "/f.sock", "show nodes", 3, []string{"there is no socket"}},
+		"nobody listens":            {deserted(t), "show nodes", 3, []string{"nobody listens", "has ended", "journalctl"}},
+		"a plain file":              {plain, "show nodes", 3, []string{plain}},
+		"no answer in time":         {serve(t, stuck), "show nodes --timeout 50ms", 3, []string{"did not answer within 50ms", "--timeout"}},
+		"a question it knows not":   {serve(t, &dataplanev1.UnimplementedInspectServer{}), "show nodes", 3, []string{"does not know this question", "use the one that came with it"}},
+		"an answer of failure":      {serve(t, &forwarder{fail: status.Error(codes.Internal, "tables are torn")}), "show workers", 3, []string{"tables are torn"}},
+		"a failure between chunks":  {serve(t, &forwarder{fail: status.Error(codes.Unavailable, "going down")}), "show fib", 3, []string{"went away while answering"}},
+		"refused by credentials":    {serve(t, &forwarder{fail: status.Error(codes.PermissionDenied, "user 1000")}), "show drops", 3, []string{"refuses to talk to you: user 1000", "sudo"}},
+		"an unknown command":        {good, "shwo nodes", 2, []string{`unknown command "shwo"`, "--help"}},
+		"show without a word":       {good, "show", 2, []string{"say what to show"}},
+		"show of what there is not": {good, "show packets", 2, []string{`unknown command "packets"`}},
+		"an unknown format":         {good, "show nodes -o xml", 2, []string{"table, json or yaml"}},
+		"an unknown flag":           {good, "show nodes --fast", 2, []string{"unknown flag"}},
+		"too many words":            {good, "show nodes all", 2, []string{"all"}},
+		"no address":                {good, "show fib 10.0.0.0/8", 2, []string{`"10.0.0.0/8" is no IPv4 or IPv6 address`}},
+		"a port that is not there":  {good, "show ports uplink eth9", 2, []string{`no port is called "eth9"`}},
+		"no time at all":            {good, "show nodes --timeout 0s", 2, []string{"timeout is 0s"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := try(t, tt.socket, strings.Fields(tt.args)...)
+			if got.status != tt.status {
+				t.Errorf("ended with %d, want %d", got.status, tt.status)
+			}
+			for _, want := range tt.says {
+				if !strings.Contains(got.err, want) {
+					t.Errorf("does not say %q:\n%s", want, got.err)
+				}
+			}
+			if got.out != "" {
+				t.Errorf("printed on standard output:\n%s", got.out)
+			}
+		})
+	}
+	close(stuck.stuck)
+}
+
+// deserted is a socket that nobody listens at any more.
+func deserted(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "f.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	return path
+}
+
+// Another user than the forwarder's is told so. It takes another user to see.
+func TestPermission(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: runs margayctl as another user (CAP_SETUID)")
+	}
+	folder, err := os.MkdirTemp("", "margayctl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	if err := os.Chmod(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	binary, socket := filepath.Join(folder, "margayctl"), filepath.Join(folder, "f.sock")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Chmod(socket, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), binary, "--socket", socket, "show", "nodes")
+	cmd.Dir = folder
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != statusUnreachable {
+		t.Errorf("ended with %v, want status %d", err, statusUnreachable)
+	}
+	for _, want := range []string{"you may not talk to the forwarder", socket, "sudo"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("does not say %q:\n%s", want, out)
+		}
+	}
+}
+
+func TestVersionSkewIsTold(t *testing.T) {
+	socket := serve(t, &forwarder{status: &dataplanev1.Status{Version: "v9.0.0", Contract: version.Contract + 1}})
+	got := try(t, socket, "show", "neighbors")
+	if got.status != 0 || !strings.Contains(got.out, "198.51.100.1") {
+		t.Errorf("ended with %d and\n%s\nwant an answer all the same", got.status, got.out)
+	}
+	if !strings.Contains(got.err, "(v9.0.0) speaks contract 2, this margayctl contract 1") {
+		t.Errorf("skew was told as %q", got.err)
+	}
+	if same := try(t, serve(t, &forwarder{}), "show", "neighbors"); same.err != "" {
+		t.Errorf("the same contract was told as %q", same.err)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	own := version.Line("margayctl") + "\n"
+	tests := map[string]struct {
+		socket, args, want string
+	}{
+		"the flag":             {"/nonexistent/f.sock", "--version", own},
+		"without a forwarder":  {"/nonexistent/f.sock", "version", own + "margay-forwarder: none answers\n"},
+		"with a forwarder":     {serve(t, &forwarder{}), "version", own + "margay-forwarder v0.1.0 (contract 1)\n"},
+		"completion is served": {"/nonexistent/f.sock", "__complete show n", "neighbors\tLink-layer addresses of next hops\nnodes\tThe stops of the packet graph: packets, vector sizes, time\n:4\n"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := try(t, tt.socket, strings.Fields(tt.args)...)
+			if got.status != 0 || got.out != tt.want {
+				t.Errorf("ended with %d, printed %q, want %q", got.status, got.out, tt.want)
+			}
+		})
+	}
+}
+
+func TestSocketFlagWinsOverEnvironment(t *testing.T) {
+	got := try(t, "/nonexistent/f.sock", "--socket", serve(t, &forwarder{}), "show", "nodes")
+	if got.status != 0 {
+		t.Errorf("ended with %d: %s", got.status, got.err)
+	}
+}
+
+// The words for drop reasons are kept in step with the forwarder's enum.
+func TestEveryDropReasonHasAMeaning(t *testing.T) {
+	var names []string
+	for r := range graph.Reasons {
+		name := graph.Reason(r).String()
+		names = append(names, name)
+		if meanings[name] == "" {
+			t.Errorf("drop reason %s has no meaning", name)
+		}
+	}
+	for name := range meanings {
+		if !slices.Contains(names, name) {
+			t.Errorf("%s has a meaning and is no drop reason any more", name)
+		}
+	}
+}

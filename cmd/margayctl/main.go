@@ -1,0 +1,35 @@
+//go:build linux
+
+// Command margayctl shows what the forwarder of this node does, and finds out
+// what keeps it from doing it well.
+//
+//	margayctl show status|nodes|ports|fib|neighbors|drops|workers
+//	margayctl doctor [DEVICE...]
+//
+// It changes nothing. Exit status: 0 done; 1 the doctor found a fault; 2 the
+// command line is wrong; 3 the forwarder could not be asked.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"margay.dev/margay/internal/doctor"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	status := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// run is the program, apart from the process it runs in.
+func run(ctx context.Context, args []string, env func(string) string, out, errOut io.Writer) int {
+	c := &ctl{out: out, errOut: errOut, env: env, diagnose: doctor.Diagnose}
+	return c.run(ctx, args)
+}

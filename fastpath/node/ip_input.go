@@ -51,6 +51,9 @@ func (n *ipInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 		if next[i] == ipRoute && m.L4 != 0 && transportLies(m, mem[m.Off+uint32(m.L4):m.Off+m.Head]) {
 			next[i] = dropped(m, graph.L4Length)
 		}
+		if m.Flags&(graph.Partial|graph.Broadcast) != 0 || m.Bufs != 1 || m.GSO != graph.GSONone {
+			next[i] = special(w, m, next[i])
+		}
 	}
 }
 
@@ -231,7 +234,7 @@ func transportLies(m *graph.Meta, p []byte) bool {
 		}
 		n := uint32(binary.BigEndian.Uint16(p[4:6]))
 		if m.Flags&graph.Fragment != 0 || m.GSO != graph.GSONone {
-			return n < 8 && n != 0
+			return n < 8
 		}
 		return n < 8 || n > m.Len-uint32(m.L4)
 	case pkt.ProtoTCP:
@@ -240,6 +243,8 @@ func transportLies(m *graph.Meta, p []byte) bool {
 		}
 		size := int(p[12]>>4) * 4
 		return size < 20 || size > len(p)
+	case pkt.ProtoICMP, pkt.ProtoICMPv6:
+		return len(p) < pkt.ICMPHeaderSize // the rest lies in a later buffer
 	}
 	return false
 }

@@ -47,7 +47,8 @@ func isND(icmpType uint8) bool {
 }
 
 // addresses6 says why source and destination will not do for forwarding:
-// unspecified, loopback, multicast, IPv4-mapped (RFC 4291, RFC 6890).
+// unspecified, loopback, multicast, IPv4-mapped (RFC 4291, RFC 6890), and
+// link-local, which must not leave its link (RFC 4291 section 2.5.6).
 //
 //fastpath:hot
 func addresses6(h *[pkt.IPv6Size]byte) graph.Reason {
@@ -57,10 +58,15 @@ func addresses6(h *[pkt.IPv6Size]byte) graph.Reason {
 	if h[24] == 0xff {
 		return graph.IPMulticast
 	}
-	if binary.BigEndian.Uint64(h[8:16]) == 0 && low6Martian(binary.BigEndian.Uint64(h[16:24])) {
+	const linkLocal = 0xfe80 >> 6 // fe80::/10
+	src, dst := binary.BigEndian.Uint64(h[8:16]), binary.BigEndian.Uint64(h[24:32])
+	if src>>54 == linkLocal || dst>>54 == linkLocal {
 		return graph.IPMartian
 	}
-	if binary.BigEndian.Uint64(h[24:32]) == 0 && low6Martian(binary.BigEndian.Uint64(h[32:40])) {
+	if src == 0 && low6Martian(binary.BigEndian.Uint64(h[16:24])) {
+		return graph.IPMartian
+	}
+	if dst == 0 && low6Martian(binary.BigEndian.Uint64(h[32:40])) {
 		return graph.IPMartian
 	}
 	return graph.NoReason
@@ -73,7 +79,8 @@ func low6Martian(low uint64) bool { return low <= 1 || low>>32 == 0xffff }
 // notForwarded6 lets neighbour discovery through, which lives on multicast and
 // on the unspecified source, and drops the rest for reason r.
 func notForwarded6(m *graph.Meta, p []byte, r graph.Reason) graph.Edge {
-	if m.Proto == pkt.ProtoICMPv6 && p[8] != 0xff && len(p) >= pkt.IPv6Size+pkt.ICMPHeaderSize && isND(p[pkt.IPv6Size]) {
+	whole := m.Head >= uint32(m.L4)+pkt.ICMPHeaderSize // p may still have padding behind it
+	if m.Proto == pkt.ProtoICMPv6 && p[8] != 0xff && whole && isND(p[pkt.IPv6Size]) {
 		return ipND
 	}
 	return dropped(m, r)
@@ -97,7 +104,8 @@ func extensions6(m *graph.Meta, p []byte, total uint32) graph.Edge {
 		size := extensionSize(p, at, proto)
 		switch {
 		case n == maxExtHeaders, size == 0, at+size > len(p),
-			proto == pkt.ProtoHopByHop && n > 0, // it comes first or not at all (RFC 8200 section 4.1)
+			proto == pkt.ProtoHopByHop && n > 0,                       // it comes first or not at all (RFC 8200 section 4.1)
+			proto == pkt.ProtoFragment && m.Flags&graph.Fragment != 0, // a part of a part
 			proto == pkt.ProtoRouting && p[at+2] == 0:
 			return dropped(m, graph.ExtHeader) // routing type 0: RFC 5095
 		case proto == pkt.ProtoFragment:

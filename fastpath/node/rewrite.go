@@ -44,9 +44,9 @@ func (n *rewrite) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 			continue
 		}
 		if h := (*[pkt.IPv4Size]byte)(mem[m.Off+uint32(m.L3):]); m.Flags&(graph.IPv6|graph.FromUs) == 0 {
-			h[8]-- // RFC 1812 section 5.3.1, and RFC 1624 for the checksum
+			h[8]-- // RFC 1812 section 5.3.1, and RFC 1624 for the checksum, which is never 0xffff
 			sum := uint32(binary.LittleEndian.Uint16(h[10:12])) + 1
-			binary.LittleEndian.PutUint16(h[10:12], uint16(sum+sum>>16))
+			binary.LittleEndian.PutUint16(h[10:12], uint16(sum+(sum+1)>>16))
 		} else if m.Flags&graph.FromUs == 0 {
 			h[7]-- // RFC 8200 section 3
 		}

@@ -134,6 +134,9 @@ func (t *Tables) Publish(s *State) {
 	for i := range s.Ports {
 		p := &s.Ports[i]
 		p.mac, p.peer = p.MAC.word(), p.Peer.word()
+		if p.MTU == 0 {
+			p.Main = graph.NoPort // or an adjacency older than s would lead to port 0
+		}
 	}
 	t.state.Store(s)
 }
@@ -158,7 +161,7 @@ func (s *State) port(i uint16) *Port {
 // noPort is what a stale index sees.
 //
 // arch:var its address is given out, but nobody writes through it
-var noPort Port
+var noPort = Port{Main: graph.NoPort}
 
 // State is what is in force.
 func (t *Tables) State() *State { return t.state.Load() }

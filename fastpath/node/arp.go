@@ -44,7 +44,7 @@ func (n *arp) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 		m := v.Meta(i)
 		p := w.Packet(m)
 		port := n.state.Load().port(m.InPort)
-		if port.Flags&Owned == 0 || !arpValid(p, int(m.L3)) || !n.believe(m, p[m.L3:]) {
+		if port.Flags&Owned == 0 || m.Bufs > 1 || !arpValid(p, int(m.L3)) || !n.believe(m, p[m.L3:]) {
 			next[i] = dropped(m, graph.ARPInvalid)
 			continue
 		}
@@ -113,6 +113,9 @@ func (t *Tables) adjacency(addr netip.Addr) *fib.Adjacency {
 // behind says whether addr is routed to port without another router between.
 func (t *Tables) behind(addr netip.Addr, port uint16) bool {
 	a := t.adjacency(addr)
+	if via := a.GatewayAddr(); via.IsValid() && via != addr {
+		return false
+	}
 	return a.Port == port && (a.Kind == fib.Rewrite || a.Kind == fib.Incomplete || a.Kind == fib.Attached)
 }
 

@@ -33,6 +33,7 @@ const (
 	ndTarget                       = 8 // after the ICMPv6 header
 	ndOptions                      = 24
 	ndSourceMAC, ndTargetMAC       = 1, 2
+	ndRouter                       = 0x80
 	ndSolicited, ndOverride        = 0x40, 0x20
 	ndMessageSize                  = ndOptions + 8 // with one link-layer address
 	ndHopLimit               uint8 = 255
@@ -66,7 +67,7 @@ type ndMessage struct {
 // parseND checks a message as RFC 4861 sections 7.1.1 and 7.1.2 ask.
 func parseND(p []byte, m *graph.Meta) (msg ndMessage, ok bool) {
 	ip, body := p[m.L3:], p[m.L4:]
-	if ip[7] != ndHopLimit || body[1] != 0 ||
+	if ip[7] != ndHopLimit || body[1] != 0 || m.Bufs > 1 ||
 		pkt.Fold(pkt.Sum(body)+pkt.PseudoSum(ip[8:40], pkt.ProtoICMPv6, len(body))) != 0xffff {
 		return msg, false
 	}
@@ -81,6 +82,9 @@ func parseND(p []byte, m *graph.Meta) (msg ndMessage, ok bool) {
 	want := uint8(ndSourceMAC)
 	if msg.kind == pkt.ICMP6NeighborAdv {
 		want = ndTargetMAC
+		if ip[24] == 0xff && body[4]&ndSolicited != 0 {
+			return msg, false // nobody solicits for a group
+		}
 	}
 	if msg.mac, ok = linkOption(body[ndOptions:], want); !ok || msg.target.IsMulticast() {
 		return msg, false
@@ -106,7 +110,7 @@ func linkOption(o []byte, kind uint8) (mac MAC, ok bool) {
 
 // believe says whether the sender may say this: on a workload port no router's
 // messages, and a claim only for an address that is routed to the port or is
-// link-local.
+// link-local, and never for one of ours.
 func (n *nd) believe(m *graph.Meta, msg ndMessage) bool {
 	claimed := msg.src
 	switch msg.kind {
@@ -117,6 +121,9 @@ func (n *nd) believe(m *graph.Meta, msg ndMessage) bool {
 	case pkt.ICMP6NeighborSol:
 	default:
 		return n.state.Load().port(m.InPort).Flags&Workload == 0
+	}
+	if n.state.Load().ours(m.InPort, claimed) {
+		return false
 	}
 	return claimed.IsUnspecified() || claimed.IsLinkLocalUnicast() || n.behind(claimed, m.InPort)
 }
@@ -140,15 +147,16 @@ func (n *nd) handle(w *graph.Worker, m *graph.Meta, port *Port, msg ndMessage) g
 }
 
 // turnND makes the advertisement that answers a solicitation, in its buffer.
-// Who probes for a duplicate has no address yet: all nodes are told.
+// We are a router to whoever asks us. Who probes for a duplicate has no address
+// yet: all nodes are told.
 func turnND(w *graph.Worker, m *graph.Meta, port *Port, msg ndMessage) {
-	dst, flags := msg.src, uint8(ndSolicited|ndOverride)
+	dst, flags := msg.src, uint8(ndRouter|ndSolicited|ndOverride)
 	m.Len = uint32(m.L3) + pkt.IPv6Size + ndMessageSize
 	m.Head, m.L4 = m.Len, m.L3+pkt.IPv6Size
 	p := w.Packet(m)
 	copy(p[0:6], p[6:12])
 	if dst.IsUnspecified() {
-		dst, flags = netip.IPv6LinkLocalAllNodes(), ndOverride
+		dst, flags = netip.IPv6LinkLocalAllNodes(), ndRouter|ndOverride
 		copy(p[0:6], []byte{0x33, 0x33, 0, 0, 0, 1})
 	}
 	copy(p[6:12], port.MAC[:])

@@ -150,6 +150,7 @@ func (w *Worker) Turn(u Use, o Origin, m *Meta) {
 	w.stats.Counters.Consumed[u] += uint64(m.Segments)
 	w.stats.Counters.Made[o] += uint64(m.Segments)
 	m.Flags |= FromUs
+	m.InPort = NoPort // or the answer would be judged as if it came from there
 }
 
 // Refused counts a packet that we would have made but for its rate or for want

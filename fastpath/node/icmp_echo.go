@@ -32,7 +32,9 @@ func (n *echo) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	}
 }
 
-// turnEcho makes the reply of the request in p; false when its checksum is wrong.
+// turnEcho makes the reply of the request in p; false when its checksum is
+// wrong. IPv4 options go back as they came (RFC 1122 section 3.2.2.6); IPv6
+// extension headers were for us and do not.
 func turnEcho(p []byte, m *graph.Meta) bool {
 	ip, msg := p[m.L3:], p[m.L4:]
 	ipv6 := m.Flags&graph.IPv6 != 0
@@ -48,6 +50,7 @@ func turnEcho(p []byte, m *graph.Meta) bool {
 	m.Flags &^= graph.Partial
 	msg[2], msg[3] = 0, 0
 	if ipv6 {
+		ip = stripExtensions(p, m)
 		var src [16]byte
 		copy(src[:], ip[8:24])
 		copy(ip[8:24], ip[24:40])
@@ -65,4 +68,16 @@ func turnEcho(p []byte, m *graph.Meta) bool {
 	binary.BigEndian.PutUint16(ip[10:], ^pkt.Fold(pkt.Sum(ip[:m.L4-m.L3])))
 	finishICMP(msg, nil, false)
 	return true
+}
+
+// stripExtensions moves the IPv6 header up to the transport header, and returns
+// the packet from there on.
+func stripExtensions(p []byte, m *graph.Meta) []byte {
+	if l3 := m.L4 - pkt.IPv6Size; l3 != m.L3 {
+		copy(p[l3:], p[m.L3:m.L3+pkt.IPv6Size])
+		m.L3 = l3
+		p[l3+6] = pkt.ProtoICMPv6
+		binary.BigEndian.PutUint16(p[l3+4:], uint16(len(p)-int(m.L4)))
+	}
+	return p[m.L3:]
 }

@@ -23,21 +23,14 @@ func replyEdges() []string {
 
 // sendBack finds the way of a packet that we made, by its destination.
 func (t *Tables) sendBack(mem []byte, m *graph.Meta) graph.Edge {
-	view, st := t.FIB.View(), t.state.Load()
-	l3 := m.Off + uint32(m.L3)
-	var nh fib.NextHopID
-	if m.Flags&graph.IPv6 == 0 {
-		nh = view.Lookup4(binary.BigEndian.Uint32(mem[l3+16:]))
-	} else {
-		nh = view.Lookup6(binary.BigEndian.Uint64(mem[l3+24:]), binary.BigEndian.Uint64(mem[l3+32:]))
-	}
-	id := view.Resolve(nh, 0)
-	m.NextHop, m.Adjacency = uint32(nh), uint32(id)
-	a := view.Adjacency(id)
+	a, st := t.way(mem, m), t.state.Load()
 	switch a.Kind {
 	case fib.Rewrite:
 		if st.port(a.Port).Flags&NoPolicyState != 0 {
 			return dropped(m, graph.NoPolicy)
+		}
+		if m.Len-uint32(m.L3) > a.MTU {
+			return dropped(m, graph.TooBig)
 		}
 		return replyRewrite
 	case fib.Incomplete, fib.Attached:
@@ -46,6 +39,22 @@ func (t *Tables) sendBack(mem []byte, m *graph.Meta) graph.Edge {
 		return replyPunt
 	}
 	return dropped(m, graph.NoRoute)
+}
+
+// way looks up where m goes, as route would, and notes it.
+func (t *Tables) way(mem []byte, m *graph.Meta) *fib.Adjacency {
+	view := t.FIB.View()
+	l3 := m.Off + uint32(m.L3)
+	var nh fib.NextHopID
+	if m.Flags&graph.IPv6 == 0 {
+		nh = view.Lookup4(binary.BigEndian.Uint32(mem[l3+16:]))
+	} else {
+		nh = view.Lookup6(binary.BigEndian.Uint64(mem[l3+24:]), binary.BigEndian.Uint64(mem[l3+32:]))
+	}
+	m.Hash = flowHash(mem, m)
+	id := view.Resolve(nh, m.Hash)
+	m.NextHop, m.Adjacency = uint32(nh), uint32(id)
+	return view.Adjacency(id)
 }
 
 // source is our address of a family for packets out of port.

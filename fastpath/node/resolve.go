@@ -109,7 +109,7 @@ func (n *resolve) solicit(w *graph.Worker, e *waiting) {
 	n.tell(NeighbourEvent{Kind: Needed, Port: e.port, Addr: e.addr})
 	st := n.state.Load()
 	port := st.port(e.port)
-	if port.Flags&Owned == 0 {
+	if port.Flags&Owned == 0 || port.Flags&L2 == 0 {
 		return
 	}
 	src, ok := st.source(e.port, e.addr.Is6())
@@ -205,13 +205,7 @@ func (n *resolve) Resume(w *graph.Worker) {
 // resolved says whether the first packet that waits would be sent now, or
 // dropped for another reason: either way it need not wait here.
 func (n *resolve) resolved(w *graph.Worker, e *waiting) bool {
-	m := &e.held[0]
-	l3 := m.Off + uint32(m.L3)
-	addr := netip.AddrFrom4([4]byte(w.Mem[l3+16:]))
-	if m.Flags&graph.IPv6 != 0 {
-		addr = netip.AddrFrom16([16]byte(w.Mem[l3+24:]))
-	}
-	kind := n.adjacency(addr).Kind
+	kind := n.way(w.Mem, &e.held[0]).Kind
 	return kind != fib.Incomplete && kind != fib.Attached
 }
 

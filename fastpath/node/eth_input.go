@@ -114,7 +114,7 @@ func (s *State) untag(mem []byte, m *graph.Meta, etherType uint16) (*Port, uint1
 	m.VLAN = binary.BigEndian.Uint16(tag) & 0xfff
 	if m.VLAN != 0 {
 		sub, ok := s.SubPorts[SubPort{Main: m.InPort, VLAN: m.VLAN}]
-		if !ok {
+		if !ok || etherType != wireVLAN { // a provider's VLAN (802.1ad) is not the customer's of that number
 			m.Reason = graph.VLANUnknown
 			return nil, 0
 		}

@@ -61,7 +61,7 @@ type journalFile struct {
 }
 
 // openJournalFile opens or makes the file and reads its entries.
-func openJournalFile(path string) (f *journalFile, entries []Entry, err error) {
+func openJournalFile(path string) (*journalFile, []Entry, error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, err
@@ -69,32 +69,38 @@ func openJournalFile(path string) (f *journalFile, entries []Entry, err error) {
 	if err := checkFolder(dir); err != nil {
 		return nil, nil, err
 	}
-	f = &journalFile{path: path}
-	defer func() {
-		if err != nil {
-			f.close()
-		}
-	}()
-	if f.lock, err = lockFile(path + ".lock"); err != nil {
-		return nil, nil, err
-	}
-	f.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	lock, err := lockFile(path + ".lock")
 	if err != nil {
 		return nil, nil, err
+	}
+	f := &journalFile{path: path, lock: lock}
+	entries, err := f.load()
+	if err != nil {
+		f.close()
+		return nil, nil, err
+	}
+	return f, entries, nil
+}
+
+// load reads the file and cuts off what is torn.
+func (f *journalFile) load() (entries []Entry, err error) {
+	f.file, err = os.OpenFile(f.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
 	}
 	image, err := io.ReadAll(f.file)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	log, err := readLog(image)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	f.size, f.lines, f.damage = log.size, log.lines, log.damage
 	if f.size == 0 {
-		return f, nil, f.rewrite(nil)
+		return nil, f.rewrite(nil)
 	}
-	return f, log.entries, f.file.Truncate(f.size)
+	return log.entries, f.file.Truncate(f.size)
 }
 
 // checkFolder refuses a folder where others could leave us a journal to obey.
@@ -242,7 +248,7 @@ type journalLog struct {
 func readLog(image []byte) (journalLog, error) {
 	var log journalLog
 	var damage []error
-	entries := map[key]Entry{}
+	entries, good := map[key]Entry{}, 0
 	in := bufio.NewReader(bytes.NewReader(image))
 	for {
 		line, err := in.ReadBytes('\n')
@@ -258,8 +264,12 @@ func readLog(image []byte) (journalLog, error) {
 		case r.Op == opHead && r.Version != journalVersion:
 			return log, fmt.Errorf("version is %d, this build reads %d (start the build that wrote it, which puts the settings back)", r.Version, journalVersion)
 		default:
+			good++
 			replay(entries, r)
 		}
+	}
+	if len(image) > 0 && good == 0 { // a journal is never without its first record, not even torn
+		return log, errors.New("it holds no record of a journal (is the path right? remove the file to begin anew)")
 	}
 	log.damage = errors.Join(damage...)
 	log.entries = slices.SortedFunc(maps.Values(entries), func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })

@@ -199,7 +199,7 @@ type step struct {
 }
 
 // apply makes the changes, after each is on disk.
-func (j *Journal) apply(ns *hostnet.Namespace, changes func(*site) ([]change, error)) error {
+func (j *Journal) apply(ns *hostnet.Namespace, what changes) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s, err := j.openSite(ns)
@@ -207,7 +207,7 @@ func (j *Journal) apply(ns *hostnet.Namespace, changes func(*site) ([]change, er
 		return err
 	}
 	defer s.close()
-	list, err := changes(s)
+	list, err := what(s)
 	if err != nil {
 		return err
 	}
@@ -220,10 +220,10 @@ func (j *Journal) apply(ns *hostnet.Namespace, changes func(*site) ([]change, er
 
 // prepare writes down what the changes will do. What is as wanted already
 // needs no step.
-func (j *Journal) prepare(s *site, changes []change) ([]step, error) {
+func (j *Journal) prepare(s *site, list []change) ([]step, error) {
 	var steps []step
 	var records []record
-	for _, c := range changes {
+	for _, c := range list {
 		c.Place = s.place
 		now, err := s.read(c.Entry)
 		if err != nil {

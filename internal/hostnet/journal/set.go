@@ -11,69 +11,88 @@ import (
 	"margay.dev/margay/internal/hostnet"
 )
 
+// changes works out, at the site, what a call is to change.
+type changes func(*site) ([]change, error)
+
 // SetSysctl sets a sysctl of the namespace (keys as for Namespace.Sysctl) until exit.
 func (j *Journal) SetSysctl(ns *hostnet.Namespace, key, value string) error {
-	file, err := hostnet.SysctlPath(key)
-	if err != nil {
-		return fmt.Errorf("set sysctl: %w", err)
-	}
-	return j.apply(ns, func(s *site) ([]change, error) {
-		e := Entry{Kind: KindSysctl, Name: file}
-		if name := sysctlLink(file); name != "" {
-			l, err := s.host.Link(name)
-			if err != nil {
-				return nil, err
-			}
-			e.Link, e.LinkIndex = l.Name, l.Index
+	return j.apply(ns, sysctlChange(key, value))
+}
+
+func sysctlChange(key, value string) changes {
+	return func(s *site) ([]change, error) {
+		file, err := hostnet.SysctlPath(key)
+		if err != nil {
+			return nil, fmt.Errorf("set sysctl: %w", err)
 		}
-		return []change{{e, canonicalSysctl(file, value)}}, nil
-	})
+		list := []change{{Entry{Kind: KindSysctl, Name: file}, canonicalSysctl(file, value)}}
+		if name := sysctlLink(file); name != "" {
+			return s.onLink(name, list)
+		}
+		return list, nil
+	}
 }
 
 // SetOffload switches the features of a name (as for Host.Offload) on or off until exit.
 func (j *Journal) SetOffload(ns *hostnet.Namespace, link, feature string, on bool) error {
-	return j.apply(ns, func(s *site) ([]change, error) {
+	return j.apply(ns, offloadChanges(link, feature, on))
+}
+
+func offloadChanges(link, feature string, on bool) changes {
+	return func(s *site) ([]change, error) {
 		names, err := s.host.PendingOffloads(link, feature, on)
 		if err != nil {
-			return nil, fmt.Errorf("set offload %s of %s: %w", feature, link, err)
+			return nil, err
 		}
-		var changes []change
+		var list []change
 		for _, n := range names {
-			changes = append(changes, change{Entry{Kind: KindOffload, Name: n}, onOff(on)})
+			list = append(list, change{Entry{Kind: KindOffload, Name: n}, onOff(on)})
 		}
-		return s.onLink(link, changes)
-	})
+		return s.onLink(link, list)
+	}
 }
 
 // SetPromiscuous makes the link take frames for any address, or not, until exit.
 func (j *Journal) SetPromiscuous(ns *hostnet.Namespace, link string, on bool) error {
-	return j.apply(ns, func(s *site) ([]change, error) {
+	return j.apply(ns, promiscuousChange(link, on))
+}
+
+func promiscuousChange(link string, on bool) changes {
+	return func(s *site) ([]change, error) {
 		return s.onLink(link, []change{{Entry{Kind: KindPromiscuous}, onOff(on)}})
-	})
+	}
 }
 
 // SetSysfs sets a sysfs attribute of a link, as napi_defer_hard_irqs, until exit.
 func (j *Journal) SetSysfs(ns *hostnet.Namespace, link, attribute, value string) error {
-	return j.apply(ns, func(s *site) ([]change, error) {
+	return j.apply(ns, sysfsChange(link, attribute, value))
+}
+
+func sysfsChange(link, attribute, value string) changes {
+	return func(s *site) ([]change, error) {
 		return s.onLink(link, []change{{Entry{Kind: KindSysfs, Name: attribute}, value}})
-	})
+	}
 }
 
 // onLink completes changes that are about one link.
-func (s *site) onLink(link string, changes []change) ([]change, error) {
+func (s *site) onLink(link string, list []change) ([]change, error) {
 	l, err := s.host.Link(link)
-	for i := range changes {
-		changes[i].Link, changes[i].LinkIndex = l.Name, l.Index
+	for i := range list {
+		list[i].Link, list[i].LinkIndex = l.Name, l.Index
 	}
-	return changes, err
+	return list, err
 }
 
 // AddRoutes writes routes as Host.ReplaceRoute does. A route of somebody
 // else's that is in the place of one is put back when ours goes; one that is
 // there and the same stays theirs.
 func (j *Journal) AddRoutes(ns *hostnet.Namespace, class Class, routes ...hostnet.Route) error {
-	return j.apply(ns, func(*site) ([]change, error) {
-		var changes []change
+	return j.apply(ns, routeChanges(class, routes))
+}
+
+func routeChanges(class Class, routes []hostnet.Route) changes {
+	return func(*site) ([]change, error) {
+		var list []change
 		for _, r := range routes {
 			r = r.Canonical()
 			if err := r.Validate(); err != nil {
@@ -83,10 +102,10 @@ func (j *Journal) AddRoutes(ns *hostnet.Namespace, class Class, routes ...hostne
 			if err != nil {
 				return nil, err
 			}
-			changes = append(changes, change{Entry{Kind: KindRoute, Class: class, Name: routeName(r)}, want})
+			list = append(list, change{Entry{Kind: KindRoute, Class: class, Name: routeName(r)}, want})
 		}
-		return changes, nil
-	})
+		return list, nil
+	}
 }
 
 // AddAddress gives the link an address, which goes when the entry is put back;

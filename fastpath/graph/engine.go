@@ -41,7 +41,8 @@ type Engine struct {
 	ports   map[uint16]*Port
 	rings   [][]*handRing // from, to
 	done    sync.WaitGroup
-	running bool
+	running bool // workers may be in a pass
+	ended   bool // by Stop, for good
 }
 
 type rxBinding struct {
@@ -128,29 +129,42 @@ func (e *Engine) Step() bool {
 	return busy
 }
 
-// Stop ends the workers and waits for them. Packets they hold stay held.
+// Advance lets the workers' clocks run ahead by d, for tests that cannot wait.
+// Like Step it is for engines that were not started.
+func (e *Engine) Advance(d time.Duration) {
+	for _, w := range e.workers {
+		w.started = w.started.Add(-d)
+	}
+}
+
+// Stop ends the workers for good and waits for them. Packets they hold stay
+// held; those on their way from one worker to another are dropped.
 func (e *Engine) Stop() {
 	for _, w := range e.workers {
 		w.stop.Store(true)
-		w.park.rouse()
 	}
-	e.mu.Lock()
-	if !e.running {
-		for _, w := range e.workers {
-			w.park.close()
-		}
-	}
-	e.mu.Unlock()
+	e.Kick()
 	e.done.Wait()
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.running = false
-	e.mu.Unlock()
+	if e.ended {
+		return
+	}
+	e.ended = true
+	for _, w := range e.workers {
+		w.dropHanded()
+		w.park.close()
+	}
 }
 
 // AddPort gives p's queues to the workers. It returns when all drive them.
 func (e *Engine) AddPort(ctx context.Context, p Port) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.ended {
+		return fmt.Errorf("add port %s: the engine has been stopped", p.Name)
+	}
 	if p.Index >= MaxPorts || e.ports[p.Index] != nil {
 		return fmt.Errorf("add port %s: index %d is taken or not below %d", p.Name, p.Index, MaxPorts)
 	}
@@ -185,11 +199,37 @@ func (e *Engine) RemovePort(ctx context.Context, index uint16) error {
 	}
 	delete(e.ports, index)
 	err := e.rewire(ctx)
+	if err == nil {
+		err = e.drain(ctx)
+	}
 	e.forget(p, len(p.Queues))
 	return err
 }
 
+// drain waits until every worker has taken what others had handed to it, so
+// that no packet for a port that has gone leaves by the next one of its index.
+func (e *Engine) drain(ctx context.Context) error {
+	if !e.running {
+		return nil
+	}
+	for _, w := range e.workers {
+		for _, r := range w.inbound() {
+			upTo := r.tail.Load()
+			for i := 0; int32(upTo-r.head.Load()) > 0 && !w.stop.Load(); i++ {
+				if err := ctx.Err(); err != nil {
+					return fmt.Errorf("wait for worker %d to take what it was handed: %w", w.id, err)
+				}
+				time.Sleep(min(time.Duration(i)*time.Microsecond, time.Millisecond))
+			}
+		}
+	}
+	return nil
+}
+
 func (e *Engine) forget(p *Port, queues int) {
+	if e.ended {
+		return // the sets they were in are closed
+	}
 	for i, q := range p.Queues[:queues] {
 		if q.FD() >= 0 {
 			e.owner(i).park.remove(q.FD(), q.InMemory())
@@ -208,20 +248,17 @@ func (e *Engine) rewire(ctx context.Context) error {
 	slices.SortFunc(order, func(a, b *Port) int { return int(a.Index) - int(b.Index) })
 	for _, w := range e.workers {
 		w.wiring.Store(e.wire(w, order))
-		w.park.rouse()
+		if !e.ended {
+			w.park.rouse()
+		}
 	}
 	return e.quiesce(ctx)
 }
 
 func (e *Engine) wire(w *Worker, ports []*Port) *wiring {
-	g := &wiring{}
+	g := &wiring{handed: w.inbound()}
 	if len(ports) > 0 {
 		g.tx = make([]txBinding, int(ports[len(ports)-1].Index)+1)
-	}
-	for from := range e.rings {
-		if r := e.rings[from][w.id]; r != nil {
-			g.handed = append(g.handed, r)
-		}
 	}
 	for _, p := range ports {
 		entry, _ := e.graph.index(p.Entry)
@@ -282,6 +319,11 @@ func (e *Engine) quiesce(ctx context.Context) error {
 
 // Kick makes every Resumer run soon: something it waits for has changed.
 func (e *Engine) Kick() {
+	e.mu.Lock() // or a worker's descriptors might be closed, and used by others, under our hands
+	defer e.mu.Unlock()
+	if e.ended {
+		return
+	}
 	for _, w := range e.workers {
 		w.kick.Store(true)
 		w.park.rouse()

@@ -57,15 +57,38 @@ func (w *Worker) handOver(tx *txBinding, v *Vector) {
 	tx.ring.to.rouse()
 }
 
-// takeHanded queues what other workers handed to this one.
+// takeHanded queues what other workers handed to this one, up to half a vector,
+// so that their flood leaves room for what its own queues receive.
 //
 //fastpath:hot
 func (w *Worker) takeHanded(g *wiring) {
-	for _, r := range g.handed {
-		for w.used < VectorMax && r.take(&w.meta[w.used]) {
+	for i, r := range g.handed {
+		most := VectorMax / 2 * (i + 1) / len(g.handed)
+		for w.used < most && r.take(&w.meta[w.used]) {
 			slot := [1]uint16{uint16(w.used)}
 			w.queueTx(w.meta[w.used].OutPort, slot[:])
 			w.used++
+		}
+	}
+}
+
+// inbound is the rings by which others hand packets to w.
+func (w *Worker) inbound() (rings []*handRing) {
+	for from := range w.engine.rings {
+		if r := w.engine.rings[from][w.id]; r != nil {
+			rings = append(rings, r)
+		}
+	}
+	return rings
+}
+
+// dropHanded gives up what was handed to w after its last pass.
+func (w *Worker) dropHanded() {
+	var m Meta
+	for _, r := range w.inbound() {
+		for r.take(&m) {
+			w.stats.Counters.Drops[TxNoPort] += uint64(m.Segments)
+			w.Free(&m)
 		}
 	}
 }

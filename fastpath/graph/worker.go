@@ -193,7 +193,6 @@ func (w *Worker) run() {
 		w.pinError.Store(&err)
 	}
 	w.started = time.Now()
-	defer w.park.close()
 	idleSince := int64(-1)
 	for !w.stop.Load() {
 		w.epoch.Add(1)

@@ -226,13 +226,12 @@ func (q *tunQueue) write(io *graph.IO, m *graph.Meta) {
 //
 //fastpath:hot
 func (q *tunQueue) rest(io *graph.IO, m *graph.Meta, at int) int {
-	b := io.Arena.Segment(m.Buf).Next
-	n := int(m.Bufs) - 1
+	b, n := m.Buf, int(m.Bufs)-1
 	for i := range n {
+		b = io.Arena.Segment(b).Next
 		s := io.Arena.Segment(b)
 		off := io.Arena.Start(b) + uint32(s.Off)
 		q.pieces[at+i] = pieceOf(io.Mem[off : off+uint32(s.Len)])
-		b = s.Next
 	}
 	return n
 }

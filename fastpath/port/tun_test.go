@@ -1,10 +1,13 @@
 package port
 
 import (
+	"bytes"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"strings"
 	"testing"
-	"time"
+
+	"golang.org/x/sys/unix"
 
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/umem"
@@ -34,9 +37,7 @@ func iperf(t testing.TB, from, to netns, addr string, args ...string) float64 {
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	}()
-	eventually(t, "iperf3 to listen", func() bool {
-		return from.t != nil && len(to.exec("ss", "-Hltn", "sport = :5301")) > 0
-	})
+	eventually(t, "iperf3 to listen", func() bool { return len(to.exec("ss", "-Hltn", "sport = :5301")) > 0 })
 	args = append([]string{"iperf3", "-c", addr, "-p", "5301", "-J"}, args...)
 	out, err := from.command(args...).Output()
 	var result struct {
@@ -70,26 +71,215 @@ func TestTUNCarriesPingAndTCP(t *testing.T) {
 		}
 	}
 	p.halt()
-	if left := l.Fallbacks(); len(left) > 0 {
-		t.Logf("fallbacks: %v", left)
+	if f := append(l.Fallbacks(), r.Fallbacks()...); len(f) > 0 {
+		t.Logf("fallbacks: %v", f)
 	}
-	t.Logf("moved %d segments, refused %v", p.moved, p.failures)
 	if p.moved < 60_000 { // 100 MB in wire segments: the kernel must not take the credit
 		t.Errorf("the pump moved %d wire segments", p.moved)
 	}
 }
 
-func TestTUNSpeed(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds, and measures")
+func TestTUNIsReattachedAfterItsProcessDied(t *testing.T) {
+	a := newArena(t, 1024, 32)
+	ns := newNetns(t)
+	cfg := TUNConfig{Name: "mg0", Queues: 2, MTU: 1400, Persist: true, Inside: ns.do}
+	first, err := OpenTUN(cfg)
+	if err != nil {
+		t.Fatal(err)
 	}
-	a := newArena(t, 4096, 64)
-	left, right, l, r := twoTUNs(t, a, 1, 1500)
-	io := [2]*graph.IO{graph.NewIO(a, a.Cache(0)), graph.NewIO(a, a.Cache(1))}
-	_ = io
-	(&pump{io: io[0], a: l.Queues(), b: r.Queues()}).start(t)
-	time.Sleep(100 * time.Millisecond)
-	for range 3 {
-		fmt.Printf("%.1f Gbit/s\n", iperf(t, left, right, "10.91.0.2", "-t", "3")/1e9)
+	ns.up("mg0", "10.91.0.1/24", "fd91::1/64")
+	if err := first.closeAll(); err != nil { // as the kernel does it after kill -9
+		t.Fatal(err)
+	}
+	second, err := OpenTUN(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io := graph.NewIO(a, a.Cache(0))
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		ns.exec("ping", "-c", "1", "-W", "5", "10.91.0.9")
+	}()
+	echoOnce(t, io, second)
+	<-answered
+	if err := second.Remove(a.Cache(0)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := ns.command("ip", "link", "show", "mg0").CombinedOutput(); err == nil {
+		t.Errorf("the device is still there:\n%s", out)
+	}
+}
+
+// echoOnce answers one IPv4 echo request that comes in by any queue.
+func echoOnce(t *testing.T, io *graph.IO, tun *TUN) {
+	t.Helper()
+	ms := make([]graph.Meta, 16)
+	eventually(t, "an echo request", func() bool {
+		for _, q := range tun.Queues() {
+			n := q.RxBurst(io, ms)
+			for i := range ms[:n] {
+				p := io.Mem[ms[i].Off : ms[i].Off+ms[i].Len]
+				if p[0]>>4 != 4 || p[9] != 1 || p[20] != 8 {
+					io.Free(&ms[i])
+					continue
+				}
+				src := [4]byte(p[12:16])
+				copy(p[12:16], p[16:20])
+				copy(p[16:20], src[:])
+				p[20] = 0
+				p[22], p[23] = 0, 0
+				sum := ^plainFold(plainWords(p[20:]))
+				p[22], p[23] = byte(sum>>8), byte(sum)
+				if q.TxBurst(io, graph.NewVector(ms[i])) != 0 {
+					t.Error("the answer was refused")
+				}
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestTUNThatIsDownOrGone(t *testing.T) {
+	a := newArena(t, 1024, 32)
+	ns := newNetns(t)
+	tun := ns.openTUN(TUNConfig{Name: "mg0", Queues: 1, MTU: 1500}, a)
+	io := graph.NewIO(a, a.Cache(0))
+	q := tun.Queues()[0]
+	send := func() graph.Reason {
+		p, m := packetSpec{payload: 100, whole: true}.build()
+		v := graph.NewVector(place(t, io, p, m, true))
+		if q.TxBurst(io, v) == 0 {
+			return graph.NoReason
+		}
+		r := v.Meta(0).Reason
+		io.Free(v.Meta(0))
+		return r
+	}
+	if r := send(); r != graph.TxDown {
+		t.Errorf("to a device that is down: %v, want %v", r, graph.TxDown)
+	}
+	ns.up("mg0", "10.91.1.1/24")
+	if r := send(); r != graph.NoReason {
+		t.Errorf("to a device that is up: %v", r)
+	}
+	ns.ip("link del mg0")
+	ms := make([]graph.Meta, 4)
+	if n := q.RxBurst(io, ms); n != 0 {
+		t.Errorf("received %d packets from a device that is gone", n)
+	}
+	if r := send(); r != graph.TxDown {
+		t.Errorf("to a device that is gone: %v, want %v", r, graph.TxDown)
+	}
+	poll := []unix.PollFd{{Fd: int32(q.FD()), Events: unix.POLLIN}}
+	if n, err := unix.Poll(poll, 50); n != 0 || err != nil {
+		t.Errorf("the queue of a device that is gone keeps its worker awake: %d events %#x, %v", n, poll[0].Revents, err)
+	}
+	for _, s := range tun.Statistics() {
+		if s.Name == "queues-vanished" && s.Value != 1 {
+			t.Errorf("%d queues vanished, want 1", s.Value)
+		}
+	}
+}
+
+func TestTUNRefusesAForeignDevice(t *testing.T) {
+	ns := newNetns(t)
+	ns.ip("tuntap add dev mg0 mode tap")
+	_, err := OpenTUN(TUNConfig{Name: "mg0", Queues: 1, MTU: 1500, Inside: ns.do})
+	if err == nil || !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "delete it or choose another name") {
+		t.Errorf("error is %v, want one that says what to do", err)
+	}
+	for _, cfg := range []TUNConfig{{}, {Name: "a-name-that-is-too-long", Queues: 1, MTU: 1500}, {Name: "a", Queues: 0, MTU: 1500}, {Name: "a", Queues: 1, MTU: 67}} {
+		if _, err := OpenTUN(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}
+
+// The kernel as oracle of segmentation: a superpacket goes in by one TUN device,
+// is routed, and comes out of another one that takes no superpackets.
+func TestSegmentsAreThoseOfTheKernel(t *testing.T) {
+	ns := newNetns(t)
+	a := newArena(t, 1024, 64)
+	in := ns.openTUN(TUNConfig{Name: "in", Queues: 1, MTU: 9000}, a)
+	out := ns.openTUN(TUNConfig{Name: "out", Queues: 1, MTU: 9000}, a)
+	if err := unix.IoctlSetInt(out.Queues()[0].FD(), unix.TUNSETOFFLOAD, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
+		ns.sysctl(key, "1")
+	}
+	ns.up("in", "10.91.1.1/24", "fd91:1::1/64")
+	ns.up("out", "10.91.2.1/24", "fd91:2::1/64")
+	io := graph.NewIO(a, a.Cache(0))
+	for name, spec := range superpackets() {
+		t.Run(name, func(t *testing.T) {
+			spec.link = false
+			p, m := spec.build()
+			if in.Queues()[0].TxBurst(io, graph.NewVector(place(t, io, p, m, false))) != 0 {
+				t.Fatal("refused")
+			}
+			theirs := receiveAll(t, io, out.Queues()[0], int(m.Segments))
+			spec.ttl = 1 // the kernel has routed theirs
+			p, m = spec.build()
+			ours, reason := lowered(t, io, 9000, place(t, io, p, m, false))
+			if reason != graph.NoReason || len(ours) != len(theirs) {
+				t.Fatalf("%d segments (%v), the kernel makes %d", len(ours), reason, len(theirs))
+			}
+			for i := range ours {
+				if !bytes.Equal(ours[i], theirs[i]) {
+					t.Fatalf("segment %d is\n%x, the kernel's is\n%x", i, ours[i][:80], theirs[i][:80])
+				}
+			}
+		})
+	}
+}
+
+// receiveAll takes n test packets off a queue, and drops the kernel's chatter.
+func receiveAll(t *testing.T, io *graph.IO, q graph.Queue, n int) (all [][]byte) {
+	t.Helper()
+	ms := make([]graph.Meta, 64)
+	eventually(t, "segments", func() bool {
+		got := q.RxBurst(io, ms)
+		for i := range ms[:got] {
+			p := gather(io, &ms[i])
+			io.Free(&ms[i])
+			if p[0]>>4 == 4 || p[6] != 0 && p[6] != 58 { // no router solicitations, no listener reports
+				all = append(all, p)
+			}
+		}
+		return len(all) >= n
+	})
+	return all
+}
+
+func TestWrongChecksumInATrainIsRejectedByThePod(t *testing.T) {
+	ns := newNetns(t)
+	a := newArena(t, 1024, 32)
+	tun := ns.openTUN(TUNConfig{Name: "mg0", Queues: 1, MTU: 1500}, a)
+	ns.up("mg0", "10.91.2.2/24", "fd91:2::2/64")
+	ns.ip("route add default dev mg0")
+	ns.ip("-6 route add default dev mg0")
+	io := graph.NewIO(a, a.Cache(0))
+	for _, v6 := range []bool{false, true} {
+		bad, in := ns.counter("TcpInCsumErrors"), ns.counter("TcpInSegs")
+		specs := trainOf(9, packetSpec{v6: v6, seq: 77})
+		specs[4].corrupt = true
+		var ms []graph.Meta
+		for _, s := range specs {
+			p, _ := s.build()
+			ms = append(ms, place(t, io, p, graph.Meta{}, true))
+		}
+		if n := tun.Queues()[0].TxBurst(io, graph.NewVector(ms...)); n != 0 {
+			t.Fatalf("%d refused", n)
+		}
+		// The kernel counts packets as it gets them: 4 in one, the wrong one, 4 in one.
+		if got := ns.counter("TcpInCsumErrors") - bad; got != 1 {
+			t.Errorf("v6 %v: the kernel rejected %d segments for their checksum, want 1", v6, got)
+		}
+		if got := ns.counter("TcpInSegs") - in; got != 3 {
+			t.Errorf("v6 %v: the kernel saw %d packets, want 3", v6, got)
+		}
 	}
 }

@@ -96,19 +96,6 @@ func (n *namespace) address(name string) {
 	n.ip(fmt.Sprintf("neigh replace %s lladdr 02:00:00:00:00:02 dev %s", ours6, name))
 }
 
-// mac returns the hardware address of a device of the namespace.
-func (n *namespace) mac(name string) (mac net.HardwareAddr) {
-	n.t.Helper()
-	n.do(func() error {
-		i, err := net.InterfaceByName(name)
-		if err == nil {
-			mac = i.HardwareAddr
-		}
-		return err
-	})
-	return mac
-}
-
 // memory maps a memfd of n frames.
 func memory(t testing.TB, frames int) []byte {
 	t.Helper()

@@ -153,13 +153,9 @@ func connect(t *testing.T, u *UMEM, a, b *namespace, name string, ports ...*port
 }
 
 // listen opens a UDP socket on an address of the namespace.
-func (n *namespace) listen(address string) (c net.PacketConn) {
+func (n *namespace) listen(address string) net.PacketConn {
 	n.t.Helper()
-	n.do(func() (err error) {
-		c, err = net.ListenPacket("udp", net.JoinHostPort(address, "0"))
-		return err
-	})
-	return c
+	return n.listenPort(address, "0")
 }
 
 // counts of what a process can leak.

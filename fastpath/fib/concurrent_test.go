@@ -54,51 +54,62 @@ func changesFor(t *testing.T) time.Duration {
 	return 2 * time.Second
 }
 
+// target is an address with all next hops that are ever right for it.
+type target struct {
+	addr netip.Addr
+	ok   map[NextHopID]bool
+}
+
+const defaultHop NextHopID = 5000
+
+// hopsOf are the two next hops that route i has by turns.
+func hopsOf(i int) (a, b NextHopID) { return NextHopID(2*i + 1), NextHopID(2*i + 2) }
+
+// targetsOf lists the addresses at the edges of all routes, by family.
+func targetsOf(routes []netip.Prefix) (out [2][]target) {
+	for _, p := range routes {
+		for _, addr := range edges(p) {
+			tg := target{addr, map[NextHopID]bool{defaultHop: true}}
+			for i, q := range routes {
+				if q.Contains(addr) {
+					a, b := hopsOf(i)
+					tg.ok[a], tg.ok[b] = true, true
+				}
+			}
+			f := 0
+			if addr.Is6() {
+				f = 1
+			}
+			out[f] = append(out[f], tg)
+		}
+	}
+	return out
+}
+
 // TestReadersSeeOldOrNew churns routes while readers look addresses up. Each
 // address has few next hops that are ever right for it: those of the routes
 // that may hold it. Anything else is a mix of two states.
 func TestReadersSeeOldOrNew(t *testing.T) {
 	tb := New()
-	type target struct {
-		addr netip.Addr
-		ok   map[NextHopID]bool
-	}
 	var routes []netip.Prefix
 	r := rand.New(rand.NewPCG(7, 7))
 	for i := range 400 {
 		routes = append(routes, crowded(r, i%2 == 0))
 	}
-	// Next hop of route i is 2i+1 or 2i+2; the default routes always stand.
-	hop := func(i int) NextHopID { return NextHopID(2*i + 1 + r.IntN(2)) }
-	set(t, tb, "0.0.0.0/0", 5000)
-	set(t, tb, "::/0", 5000)
-	var targets [2][]target
-	for _, p := range routes {
-		for _, a := range edges(p) {
-			tg := target{a, map[NextHopID]bool{5000: true}}
-			for i, q := range routes {
-				if q.Contains(a) {
-					tg.ok[NextHopID(2*i+1)], tg.ok[NextHopID(2*i+2)] = true, true
-				}
-			}
-			f := 0
-			if a.Is6() {
-				f = 1
-			}
-			targets[f] = append(targets[f], tg)
-		}
-	}
+	set(t, tb, "0.0.0.0/0", defaultHop)
+	set(t, tb, "::/0", defaultHop)
+	targets := targetsOf(routes)
 	var rs readers
 	var looked atomic.Int64
 	rs.start(tb, func(v View, r *rand.Rand) {
 		ts := targets[r.IntN(2)]
-		at := r.IntN(len(ts) - 64)
-		var addrs []netip.Addr
-		for _, tg := range ts[at : at+64] {
-			addrs = append(addrs, tg.addr)
+		ts = ts[r.IntN(len(ts)-64):][:64]
+		addrs := make([]netip.Addr, len(ts))
+		for i, tg := range ts {
+			addrs[i] = tg.addr
 		}
 		for i, nh := range askVector(v, addrs) {
-			if one := ask(v, addrs[i]); !ts[at+i].ok[nh] || !ts[at+i].ok[one] {
+			if one := ask(v, addrs[i]); !ts[i].ok[nh] || !ts[i].ok[one] {
 				t.Errorf("%s went to %d and %d, which no route that holds it ever had", addrs[i], nh, one)
 				rs.stop.Store(true)
 			}
@@ -108,13 +119,15 @@ func TestReadersSeeOldOrNew(t *testing.T) {
 	for until := time.Now().Add(changesFor(t)); time.Now().Before(until) && !rs.stop.Load(); {
 		i := r.IntN(len(routes))
 		p := routes[i]
-		switch {
-		case p.Bits() == 0:
-			set(t, tb, p.String(), 5000)
-		case r.IntN(2) == 0:
-			tb.DeleteRoute(p)
+		switch a, b := hopsOf(i); r.IntN(4) {
+		case 0:
+			setPrefix(t, tb, p, a)
+		case 1:
+			setPrefix(t, tb, p, b)
 		default:
-			set(t, tb, p.String(), hop(i))
+			if p.Bits() > 0 { // the default routes always stand
+				tb.DeleteRoute(p)
+			}
 		}
 		rs.advance(tb)
 	}
@@ -161,8 +174,8 @@ func TestReadersFollowGrowth(t *testing.T) {
 			}
 		}
 		setNextHop(t, tb, NextHopID(i+1), even(AdjacencyID(2*i+1), AdjacencyID(2*i+2)))
-		set(t, tb, netip.PrefixFrom(addr4(i<<12), 20).String(), NextHopID(i+1))
-		set(t, tb, netip.PrefixFrom(addr6(uint64(i)<<40, 0), 24).String(), NextHopID(i+1))
+		setPrefix(t, tb, netip.PrefixFrom(addr4(i<<12), 20), NextHopID(i+1))
+		setPrefix(t, tb, netip.PrefixFrom(addr6(uint64(i)<<40, 0), 24), NextHopID(i+1))
 		loaded.Store(i + 1)
 		rs.advance(tb)
 	}

@@ -26,10 +26,10 @@ func setNextHop(t *testing.T, tb *Table, id NextHopID, members []Member) {
 	}
 }
 
-// flows resolves many hashes: what 64k flows would do.
+// flows resolves many hashes: what 8k flows would do.
 func flows(tb *Table, id NextHopID) []AdjacencyID {
 	v := tb.View()
-	out := make([]AdjacencyID, 1<<16)
+	out := make([]AdjacencyID, 1<<13)
 	for i := range out {
 		out[i] = v.Resolve(id, uint32(i)*2654435761+uint32(i)>>3)
 	}

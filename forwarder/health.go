@@ -1,0 +1,102 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	pb "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/fastpath/umem"
+	"margay.dev/margay/internal/doctor"
+)
+
+// healthTime is how long a pass may hold the plane before it counts as hung.
+const healthTime = 5 * time.Second
+
+// healthy tells whether the plane still moves: a restart would help if not.
+func (d *Daemon) healthy() error {
+	free := make(chan struct{})
+	go func() {
+		defer close(free)
+		d.plane.Alive()
+	}()
+	select {
+	case <-free:
+		return nil
+	case <-time.After(healthTime):
+		return fmt.Errorf("a pass has held the dataplane for more than %v", healthTime)
+	}
+}
+
+// isReady tells whether packets are forwarded by a state that a client has sent.
+func (d *Daemon) isReady() error {
+	switch {
+	case d.stopping.Load():
+		return errors.New("stopping")
+	case !d.ready.Load():
+		return errors.New("starting")
+	case d.plane.Generation() == 0:
+		return errors.New("no state: no client has sent any, and there was none on disk")
+	}
+	return nil
+}
+
+// notify tells systemd that we are ready and, where it asks for it, that we are
+// alive, until stop is called, which tells that we end. Without systemd it does nothing.
+func (d *Daemon) notify(ctx context.Context) (stop func()) {
+	d.tell(daemon.SdNotifyReady)
+	var watchdog sync.WaitGroup
+	if every, err := daemon.SdWatchdogEnabled(false); err == nil && every > 0 {
+		watchdog.Go(func() { d.watchdog(ctx, every/2) })
+	}
+	return func() {
+		watchdog.Wait()
+		d.tell(daemon.SdNotifyStopping)
+	}
+}
+
+func (d *Daemon) watchdog(ctx context.Context, every time.Duration) {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if err := d.healthy(); err != nil {
+				d.log.Error("not telling the watchdog that all is well", "error", err)
+				continue
+			}
+			d.tell(daemon.SdNotifyWatchdog)
+		}
+	}
+}
+
+func (d *Daemon) tell(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		d.log.Warn("tell systemd", "state", state, "error", err)
+	}
+}
+
+// diagnose runs the doctor on our own ports.
+func (d *Daemon) diagnose(ctx context.Context) (*pb.Diagnosis, error) {
+	o := doctor.Options{
+		Workers: d.cfg.Workers, Memory: uint64(d.cfg.Frames) * umem.ChunkSize, HostPort: d.plane.HostDevice(),
+		Journal: filepath.Join(d.cfg.StateDir, "journal"), Inside: true,
+	}
+	for _, p := range d.plane.Ports() {
+		if p.Kind == "xsk" {
+			o.Devices = append(o.Devices, doctor.DeviceSpec{Name: p.Device, Namespace: p.NetNS, Sockets: p.Queues})
+		}
+	}
+	findings, err := doctor.Diagnose(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return doctor.ToWire(findings), nil
+}

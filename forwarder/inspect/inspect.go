@@ -1,0 +1,226 @@
+// Package inspect answers the Inspect service from the live tables. It changes
+// nothing, and a slow reader holds nobody up.
+package inspect
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/fastpath/fib"
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/forwarder/desired"
+	"margay.dev/margay/forwarder/paths"
+	"margay.dev/margay/forwarder/plane"
+	"margay.dev/margay/internal/hostnet"
+	"margay.dev/margay/internal/version"
+)
+
+// Facts are what the service cannot ask the plane.
+type Facts struct {
+	BootID    string
+	Started   time.Time
+	Connected func() (now, ever bool) // a client; whether any has sent a state since the start
+	Restored  bool                    // the state came from disk
+	Diagnose  func(context.Context) (*pb.Diagnosis, error)
+}
+
+// Server is the Inspect service.
+type Server struct {
+	pb.UnimplementedInspectServer
+	plane *plane.Plane
+	facts Facts
+}
+
+// NewServer makes the service over p.
+func NewServer(p *plane.Plane, f Facts) *Server { return &Server{plane: p, facts: f} }
+
+// GetStatus tells how the forwarder fares.
+func (s *Server) GetStatus(context.Context, *pb.StatusRequest) (*pb.Status, error) {
+	now, ever := s.facts.Connected()
+	frames, free := s.plane.Frames()
+	out := &pb.Status{
+		Version: version.Version(), Contract: pb.Version, BootId: s.facts.BootID, Generation: s.plane.Generation(),
+		ClientConnected: now, Restored: s.facts.Restored && !ever, UptimeSeconds: uint64(time.Since(s.facts.Started) / time.Second),
+		Frames: uint32(frames), FramesFree: uint32(free),
+	}
+	for _, c := range s.plane.Conditions() {
+		out.Conditions = append(out.Conditions, c.Proto())
+	}
+	return out, nil
+}
+
+// ListNodes tells what each stop of the graph did, all workers together.
+func (s *Server) ListNodes(context.Context, *pb.ListNodesRequest) (*pb.NodeList, error) {
+	out := &pb.NodeList{}
+	for i, n := range Nodes(s.plane.Engine()) {
+		one := &pb.NodeList_Node{Name: s.plane.Engine().Graph().Nodes()[i], Calls: n.Calls, Packets: n.Packets}
+		if n.Calls > 0 {
+			one.VectorsPerCall = float64(n.Packets) / float64(n.Calls)
+		}
+		if n.SampledPackets > 0 {
+			one.NsPerPacket = float64(n.SampledNanos) / float64(n.SampledPackets)
+		}
+		out.Nodes = append(out.Nodes, one)
+	}
+	return out, nil
+}
+
+// Nodes sums the counters of all workers by node, in the order of the walk.
+func Nodes(e *graph.Engine) []graph.NodeCounters {
+	out := make([]graph.NodeCounters, len(e.Graph().Nodes()))
+	for _, w := range e.Stats() {
+		for i, n := range w.Nodes {
+			out[i].Calls += n.Calls
+			out[i].Packets += n.Packets
+			out[i].SampledPackets += n.SampledPackets
+			out[i].SampledNanos += n.SampledNanos
+		}
+	}
+	return out
+}
+
+// ListPorts tells how each port fares.
+func (s *Server) ListPorts(context.Context, *pb.ListPortsRequest) (*pb.PortList, error) {
+	out := &pb.PortList{}
+	for _, p := range s.plane.Ports() {
+		out.Ports = append(out.Ports, &pb.PortList_PortState{
+			Name: p.Name, Index: uint32(p.Index), Kind: p.Kind, Device: p.Device, State: p.State, Mode: p.Mode,
+			Queues: uint32(p.Queues), Mtu: uint32(p.MTU), Mac: mac(p.MAC),
+			RxPackets: p.Counters.RxPackets, RxBytes: p.Counters.RxBytes,
+			TxPackets: p.Counters.TxPackets, TxBytes: p.Counters.TxBytes, TxDrops: p.Counters.TxDrops,
+			Fallbacks: p.Fallbacks, Driver: p.Driver,
+		})
+	}
+	return out, nil
+}
+
+func mac(m desired.MAC) string {
+	if m == (desired.MAC{}) {
+		return ""
+	}
+	return hostnet.MAC(m).String()
+}
+
+// routesPerChunk keeps a message well below what gRPC takes by default.
+const routesPerChunk = 4096
+
+// ListRoutes streams the FIB, or the one route that decides for an address.
+func (s *Server) ListRoutes(in *pb.ListRoutesRequest, out grpc.ServerStreamingServer[pb.RouteList]) error {
+	if in.GetCovering() != "" {
+		return s.covering(in.GetCovering(), out)
+	}
+	routes, hops := s.plane.Routes()
+	shown := map[fib.NextHopID][]*pb.RouteList_Adjacency{}
+	for len(routes) > 0 {
+		n := min(len(routes), routesPerChunk)
+		chunk := &pb.RouteList{Routes: make([]*pb.RouteList_Route, 0, n)}
+		for _, r := range routes[:n] {
+			ways, ok := shown[r.Hop]
+			if !ok {
+				ways = adjacencies(hops[r.Hop])
+				shown[r.Hop] = ways
+			}
+			chunk.Routes = append(chunk.Routes, &pb.RouteList_Route{Prefix: r.Prefix.String(), NextHop: hops[r.Hop].Client, Adjacencies: ways})
+		}
+		if err := out.Send(chunk); err != nil {
+			return err
+		}
+		routes = routes[n:]
+	}
+	return nil
+}
+
+func (s *Server) covering(text string, out grpc.ServerStreamingServer[pb.RouteList]) error {
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.Is4In6() || addr.Zone() != "" {
+		return status.Errorf(codes.InvalidArgument, "covering is %.64q, want an address", text)
+	}
+	r, hops, ok := s.plane.Covering(addr)
+	if !ok {
+		return nil
+	}
+	return out.Send(&pb.RouteList{Routes: []*pb.RouteList_Route{{
+		Prefix: r.Prefix.String(), NextHop: hops[r.Hop].Client, Adjacencies: adjacencies(hops[r.Hop]),
+	}}})
+}
+
+func adjacencies(h paths.Hop) (out []*pb.RouteList_Adjacency) {
+	for _, w := range h.Ways {
+		a := &pb.RouteList_Adjacency{Id: w.ID, Kind: w.Kind, Port: w.Port, Mac: mac(w.MAC), Mtu: uint32(w.MTU), Down: w.Down}
+		if w.Gateway.IsValid() {
+			a.Gateway = w.Gateway.String()
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// ListNeighbors tells which stations are known, and by whom.
+func (s *Server) ListNeighbors(context.Context, *pb.ListNeighborsRequest) (*pb.NeighborList, error) {
+	out := &pb.NeighborList{}
+	for _, n := range s.plane.Neighbours() {
+		out.Neighbors = append(out.Neighbors, &pb.NeighborList_Neighbor{
+			Address: n.Addr.String(), Port: n.Port, Mac: mac(n.MAC), State: n.State, Source: string(n.Source),
+		})
+	}
+	return out, nil
+}
+
+// ListDrops tells what was dropped and why, and the whole account.
+func (s *Server) ListDrops(context.Context, *pb.ListDropsRequest) (*pb.DropList, error) {
+	c := s.plane.Engine().Total()
+	out := &pb.DropList{Account: &pb.Account{
+		Rx: c.Rx, Tx: c.Tx, Punt: c.Punt, Dropped: c.Dropped(), Held: c.Held, Made: map[string]uint64{}, Consumed: map[string]uint64{},
+	}}
+	for r, n := range c.Drops {
+		if n > 0 {
+			out.Drops = append(out.Drops, &pb.DropList_Drop{Reason: graph.Reason(r).String(), Packets: n})
+		}
+	}
+	for o, n := range c.Made {
+		out.Account.Made[graph.Origin(o).String()] = n
+	}
+	for u, n := range c.Consumed {
+		out.Account.Consumed[graph.Use(u).String()] = n
+	}
+	return out, nil
+}
+
+// ListWorkers tells how each worker spends its time.
+func (s *Server) ListWorkers(context.Context, *pb.ListWorkersRequest) (*pb.WorkerList, error) {
+	out := &pb.WorkerList{}
+	cpus := s.plane.CPUs()
+	for i, w := range s.plane.Engine().Stats() {
+		one := &pb.WorkerList_Worker{
+			Id: uint32(i), Cpu: -1, Loops: w.Load.Loops, BusyLoops: w.Load.BusyLoops, Sleeps: w.Load.Sleeps,
+			Load: Ratio(w.Load), Packets: w.Counters.In(),
+		}
+		if i < len(cpus) {
+			one.Cpu = int32(cpus[i])
+			if err := s.plane.Engine().PinErrors(); err != nil {
+				one.Error = err.Error()
+			}
+		}
+		out.Workers = append(out.Workers, one)
+	}
+	return out, nil
+}
+
+// Ratio is the share of a worker's time that went into moving packets, 0 to 1.
+func Ratio(l graph.Load) float64 {
+	if l.Elapsed == 0 {
+		return 0
+	}
+	return float64(l.BusyNanos) / float64(l.Elapsed)
+}
+
+// Diagnose looks for what keeps the forwarder from working well.
+func (s *Server) Diagnose(ctx context.Context, _ *pb.DiagnoseRequest) (*pb.Diagnosis, error) {
+	return s.facts.Diagnose(ctx)
+}

@@ -1,0 +1,278 @@
+// Package plane is the dataplane in one process: packet memory, workers, graph
+// and ports, and the one function that brings them to a desired state.
+//
+//	Apply(change) ─► desired.State ─┐
+//	netlink events, timers, retries ┴─► converge: ports ► node state ► paths ► host port, steering ► removals ► quiesce
+//
+// Converge is level-triggered: the same pass serves the first state, the
+// hundredth change, a device that came back and a route somebody deleted.
+// What cannot be had becomes a Condition of its object; the rest goes on.
+package plane
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/node"
+	"margay.dev/margay/fastpath/umem"
+	"margay.dev/margay/fastpath/xsk"
+	"margay.dev/margay/forwarder/desired"
+	"margay.dev/margay/forwarder/paths"
+	"margay.dev/margay/internal/hostnet/journal"
+)
+
+// Config says how the dataplane runs.
+type Config struct {
+	Workers  int
+	CPUs     []int
+	BusyPoll bool
+	Spin     time.Duration
+	Burst    int
+	Frames   int
+	Supers   int
+
+	Log     *slog.Logger
+	Journal *journal.Journal // of changes to the host; nil only where no host port is wanted
+	Opener  Opener           // of devices; nil for the real ones
+	Now     func() time.Time // nil for the clock
+}
+
+// Plane is a running dataplane. Its methods are safe for concurrent use.
+type Plane struct {
+	cfg    Config
+	log    *slog.Logger
+	arena  *umem.Arena
+	tables *node.Tables
+	engine *graph.Engine
+	opener Opener
+	kicked chan struct{} // holds one: a burst of events is one pass
+
+	mu         sync.Mutex // over all below, and over the FIB
+	want       *desired.State
+	generation uint64
+	paths      *paths.Writer
+	ports      map[string]*portEntry
+	byIndex    map[uint16]*portEntry
+	indexes    indexes
+	spaces     map[string]*space
+	steering   *xsk.Steering
+	hostRoutes hostRoutes
+	conditions conditions
+	watching   context.Context // of the watchers of namespaces; nil before Run
+	watchers   sync.WaitGroup
+	failures   int // passes in a row that left something undone
+}
+
+// New makes a dataplane that wants nothing and starts its workers.
+func New(cfg Config) (*Plane, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	arena, err := umem.New(umem.Config{Frames: cfg.Frames, Supers: cfg.Supers, Caches: cfg.Workers + 1})
+	if err != nil {
+		return nil, err
+	}
+	tables := node.NewTables()
+	p := &Plane{
+		cfg: cfg, log: cfg.Log, arena: arena, tables: tables, kicked: make(chan struct{}, 1),
+		want: desired.Empty(), paths: paths.New(tables.FIB, cfg.Now),
+		ports: map[string]*portEntry{}, byIndex: map[uint16]*portEntry{}, indexes: indexes{next: 1},
+		spaces: map[string]*space{}, conditions: conditions{now: map[string]Condition{}},
+	}
+	if err := p.start(); err != nil {
+		_ = arena.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Plane) start() error {
+	if p.opener = p.cfg.Opener; p.opener == nil {
+		p.opener = &devices{arena: p.arena, cache: p.cache(), log: p.log}
+	}
+	g, err := graph.Build(node.Specs(p.tables)...)
+	if err != nil {
+		return err
+	}
+	p.engine, err = graph.NewEngine(g, p.arena, graph.Config{
+		Workers: p.cfg.Workers, CPUs: p.cfg.CPUs, BusyPoll: p.cfg.BusyPoll, Spin: p.cfg.Spin, Burst: p.cfg.Burst,
+	})
+	if err != nil {
+		return err
+	}
+	p.engine.Start()
+	return nil
+}
+
+// cache is the stock of buffers that belongs to no worker but to whoever holds mu.
+func (p *Plane) cache() *umem.Cache { return p.arena.Cache(p.cfg.Workers) }
+
+// Apply puts a commit in force: a snapshot replaces all, a delta changes what
+// is there. It returns when every worker has moved past what was before. A
+// commit with faults changes nothing.
+func (p *Plane) Apply(ctx context.Context, generation uint64, c *desired.Change, snapshot bool) (faults []string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next, faults := p.want.Apply(c, snapshot)
+	if faults != nil {
+		return faults, nil
+	}
+	p.want, p.generation = next, generation
+	changed := c.Routes()
+	hint := &changed
+	if snapshot {
+		hint = nil
+	}
+	err = p.converge(ctx, hint)
+	if p.failures > 0 {
+		p.kick() // Run then tries again, with growing pauses
+	}
+	return nil, err
+}
+
+// Restore puts a whole state in force.
+func (p *Plane) Restore(ctx context.Context, generation uint64, s *desired.State) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.want, p.generation = s, generation
+	return p.converge(ctx, nil)
+}
+
+// Alive takes the plane's lock once, to tell that no pass hangs.
+func (p *Plane) Alive() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+}
+
+// Export shows the state in force and its generation to each, which must not keep it.
+func (p *Plane) Export(each func(*desired.State, uint64)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	each(p.want, p.generation)
+}
+
+// Generation is the number of the state in force, 0 before the first.
+func (p *Plane) Generation() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.generation
+}
+
+// kick asks for another pass, soon.
+func (p *Plane) kick() {
+	select {
+	case p.kicked <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	tick         = time.Second
+	resolveEvery = 5 * time.Second  // how often the kernel is reminded of neighbours that our frames use
+	verifyEvery  = 30 * time.Second // how often a pass is made that nothing asked for
+	firstRetry   = 500 * time.Millisecond
+	lastRetry    = 15 * time.Second
+)
+
+// Run watches the host and converges until ctx ends.
+func (p *Plane) Run(ctx context.Context) error {
+	p.mu.Lock()
+	p.watching = ctx
+	for _, s := range p.spaces {
+		p.watch(s)
+	}
+	p.mu.Unlock()
+	defer p.watchers.Wait()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	retry := time.NewTimer(firstRetry)
+	defer retry.Stop()
+	for beats := 0; ; {
+		again := false
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case e := <-p.tables.Events:
+			p.neighbourEvents(e)
+		case <-ticker.C:
+			beats++
+			p.beat(beats)
+			again = beats%int(verifyEvery/tick) == 0
+		case <-p.kicked:
+			again = true
+		case <-retry.C:
+			again = p.undone()
+		}
+		if again {
+			p.pass(ctx)
+			retry.Reset(p.backoff())
+		}
+	}
+}
+
+// pass converges to the state in force, looking at everything but the client's
+// routes, which only Apply changes.
+func (p *Plane) pass(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	none := desired.NewRoutes()
+	if err := p.converge(ctx, &none); err != nil {
+		p.log.Error("converge", "error", err)
+	}
+}
+
+func (p *Plane) undone() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failures > 0
+}
+
+// backoff is the wait before what failed is tried again.
+func (p *Plane) backoff() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return min(firstRetry<<min(max(p.failures-1, 0), 10), lastRetry)
+}
+
+// beat does what is due every second.
+func (p *Plane) beat(beats int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paths.Age()
+	p.checkSpaces()
+	if beats%int(resolveEvery/tick) == 0 {
+		p.remindKernel()
+	}
+}
+
+// Close stops the workers, closes every port and gives all memory back. TUN
+// devices that were to be kept stay, and so do the host port and its routes.
+func (p *Plane) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	errs := faults{}
+	for _, e := range p.ports {
+		errs.add(p.detach(ctx, e))
+	}
+	p.engine.Stop()
+	for path := range p.spaces {
+		p.closeSpace(path)
+	}
+	if c, ok := p.opener.(interface{ Close() error }); ok {
+		errs.add(c.Close())
+	}
+	if p.steering != nil {
+		errs.add(p.steering.Close())
+	}
+	errs.add(p.arena.Close())
+	if err := errs.err(); err != nil {
+		return fmt.Errorf("close dataplane: %w", err)
+	}
+	return nil
+}

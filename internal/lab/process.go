@@ -1,0 +1,126 @@
+package lab
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"margay.dev/margay/internal/hostnet"
+)
+
+// start runs a program inside a namespace, in a session of its own so that it
+// outlives who started it, with its output appended to a log file.
+func start(ns *hostnet.Namespace, log string, argv ...string) (*process, error) {
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := ns.Do(cmd.Start); err != nil {
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(argv[0]), err)
+	}
+	go func() { _ = cmd.Wait() }() // ends with the process, and leaves no zombie of it
+	p := &process{PID: cmd.Process.Pid}
+	p.Started = startOf(p.PID)
+	return p, nil
+}
+
+// alive tells whether the process is still there and is the same.
+func (p *process) alive() bool {
+	return p != nil && p.Started != "" && startOf(p.PID) == p.Started
+}
+
+// signal sends to the process if it is still the same.
+func (p *process) signal(sig unix.Signal) {
+	if p.alive() {
+		_ = unix.Kill(p.PID, sig)
+	}
+}
+
+// stop asks the process to end, and kills it when it has not after patience.
+func (p *process) stop(patience time.Duration) error {
+	p.signal(unix.SIGTERM)
+	if gone(patience, func() bool { return !p.alive() }) {
+		return nil
+	}
+	p.signal(unix.SIGKILL)
+	if gone(patience, func() bool { return !p.alive() }) {
+		return nil
+	}
+	return fmt.Errorf("process %d does not end, even when killed", p.PID)
+}
+
+func gone(patience time.Duration, done func() bool) bool {
+	for end := time.Now().Add(patience); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// startOf reads when a process started, in clock ticks since boot; empty for one
+// that is gone or dead.
+func startOf(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	// The name, in parentheses, may hold anything; fields count from behind it.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+		return ""
+	}
+	return fields[19]
+}
+
+// inside lists the processes, other than ourselves, that live in a namespace.
+func inside(ns *hostnet.Namespace) ([]int, error) {
+	id, err := ns.Identity()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &st) == nil && st.Ino == id.Inode {
+			out = append(out, pid)
+		}
+	}
+	return out, nil
+}
+
+// tail is the end of a log file, for errors.
+func tail(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	if len(lines) == 1 && lines[0] == "" {
+		return "it logged nothing"
+	}
+	return strings.Join(lines[max(0, len(lines)-8):], "\n\t")
+}
+
+var errEnded = errors.New("it has ended")

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	dataplanev1 "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/config"
 	"margay.dev/margay/internal/doctor"
 	"margay.dev/margay/internal/render"
 )
@@ -20,6 +22,7 @@ import (
 func (c *ctl) doctor() *cobra.Command {
 	var o doctor.Options
 	var brief bool
+	var state string
 	cmd := &cobra.Command{
 		Use:   "doctor [DEVICE...]",
 		Short: "Find what keeps the forwarder from working, or from being fast",
@@ -32,6 +35,7 @@ every device that could be one; nothing about the latter counts as a fault.
 
 Exit status: 0 no fault, 1 a fault was found.`,
 		RunE: func(cmd *cobra.Command, devices []string) error {
+			o.Journal = filepath.Join(state, "journal")
 			for _, name := range devices {
 				o.Devices = append(o.Devices, doctor.DeviceSpec{Name: name})
 			}
@@ -50,7 +54,7 @@ Exit status: 0 no fault, 1 a fault was found.`,
 	}
 	cmd.Flags().BoolVar(&brief, "brief", false, "leave out what is as it should be")
 	cmd.Flags().StringVar(&o.HostPort, "host-port", doctor.DefaultHostPort, "name of the host port")
-	cmd.Flags().StringVar(&o.Journal, "journal", "", "file in which the forwarder notes the settings it changed")
+	cmd.Flags().StringVar(&state, "state-dir", config.Default().StateDir, "folder where the forwarder notes the settings it changed")
 	return cmd
 }
 

@@ -51,6 +51,7 @@ func TestErrors(t *testing.T) {
 		"an unknown flag":           {good, "show nodes --fast", 2, []string{"unknown flag"}},
 		"too many words":            {good, "show nodes all", 2, []string{"all"}},
 		"no address":                {good, "show fib 10.0.0.0/8", 2, []string{`"10.0.0.0/8" is no IPv4 or IPv6 address`}},
+		"an address with a zone":    {good, "show fib fe80::1%eth0", 2, []string{"without a zone"}},
 		"a port that is not there":  {good, "show ports uplink eth9", 2, []string{`no port is called "eth9"`}},
 		"no time at all":            {good, "show nodes --timeout 0s", 2, []string{"timeout is 0s"}},
 	}
@@ -179,6 +180,22 @@ func TestEveryDropReasonHasAMeaning(t *testing.T) {
 	for name := range meanings {
 		if !slices.Contains(names, name) {
 			t.Errorf("%s has a meaning and is no drop reason any more", name)
+		}
+	}
+}
+
+// A reason that a later forwarder has is shown after those we know.
+func TestAllReasonsKeepWhatWeDoNotKnow(t *testing.T) {
+	got := complete([]*dataplanev1.DropList_Drop{{Reason: "from-the-future", Packets: 3}, {Reason: "no-route", Packets: 2}})
+	if len(got) != graph.Reasons { // all but NoReason, and one more
+		t.Fatalf("%d reasons, want %d", len(got), graph.Reasons)
+	}
+	if last := got[len(got)-1]; last.GetReason() != "from-the-future" || last.GetPackets() != 3 {
+		t.Errorf("the last is %v", last)
+	}
+	for _, d := range got {
+		if d.GetReason() == "no-route" && d.GetPackets() != 2 {
+			t.Errorf("lost a count: %v", d)
 		}
 	}
 }

@@ -86,6 +86,7 @@ func TestOutput(t *testing.T) {
 		"fib":              {socket, "show fib", 0},
 		"fib-address4":     {socket, "show fib 10.1.0.2", 0},
 		"fib-address6":     {socket, "show fib 2001:db8::1", 0},
+		"fib-mapped":       {socket, "show fib ::ffff:10.1.0.2", 0},
 		"fib-none":         {socket, "show fib 2001:dead::1", 0},
 		"neighbors":        {socket, "show neighbors", 0},
 		"drops":            {socket, "show drops", 0},

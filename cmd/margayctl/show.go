@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	dataplanev1 "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/internal/render"
 )
 
@@ -121,10 +122,10 @@ func (c *ctl) showFIB() *cobra.Command {
 			request := &dataplanev1.ListRoutesRequest{}
 			if len(args) == 1 {
 				addr, err := netip.ParseAddr(args[0])
-				if err != nil {
-					return fmt.Errorf("%q is no IPv4 or IPv6 address", args[0])
+				if err != nil || addr.Zone() != "" {
+					return fmt.Errorf("%q is no IPv4 or IPv6 address without a zone", args[0])
 				}
-				request.Covering = addr.String()
+				request.Covering = addr.Unmap().String()
 			}
 			return answer(c, cmd, func(ctx context.Context, i inspect) (*dataplanev1.RouteList, error) {
 				return allRoutes(ctx, i, request)
@@ -172,10 +173,14 @@ func (c *ctl) showDrops() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return answer(c, cmd, func(ctx context.Context, i inspect) (*dataplanev1.DropList, error) {
 				l, err := i.ListDrops(ctx, &dataplanev1.ListDropsRequest{})
-				if err == nil && !all {
-					l.Drops = seen(l.GetDrops())
+				if err != nil {
+					return nil, err
 				}
-				return l, err
+				l.Drops = seen(l.GetDrops())
+				if all {
+					l.Drops = complete(l.GetDrops())
+				}
+				return l, nil
 			}, dropTable)
 		},
 	}
@@ -188,6 +193,30 @@ func seen(drops []*dataplanev1.DropList_Drop) []*dataplanev1.DropList_Drop {
 	var out []*dataplanev1.DropList_Drop
 	for _, d := range drops {
 		if d.GetPackets() > 0 {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// complete adds the reasons that dropped nothing, in the order in which a packet
+// may meet them; reasons that this build does not know come last.
+func complete(drops []*dataplanev1.DropList_Drop) []*dataplanev1.DropList_Drop {
+	left := map[string]*dataplanev1.DropList_Drop{}
+	for _, d := range drops {
+		left[d.GetReason()] = d
+	}
+	var out []*dataplanev1.DropList_Drop
+	for r := graph.NoReason + 1; int(r) < graph.Reasons; r++ {
+		d := left[r.String()]
+		if d == nil {
+			d = &dataplanev1.DropList_Drop{Reason: r.String()}
+		}
+		out = append(out, d)
+		delete(left, r.String())
+	}
+	for _, d := range drops {
+		if left[d.GetReason()] != nil {
 			out = append(out, d)
 		}
 	}

@@ -80,7 +80,7 @@ func checkProgram(f Facts, d Device) []Finding {
 // outlives its forwarder.
 func ownProgram(f Facts, d Device, what string) []Finding {
 	switch {
-	case d.Spec.Program == 0 && len(f.Process.Forwarders) == 0:
+	case d.Spec.Program == 0 && !f.running():
 		return one(Warning, what+", and no forwarder runs here: what is ours is dropped", "`bpftool link` names the process that holds it; end that, or start the forwarder")
 	case d.Link.XDP.Mode == hostnet.XDPGeneric:
 		return one(Warning, what+": every packet is copied once more", "the finding of check xdp says why")
@@ -215,7 +215,7 @@ func checkNAPI(f Facts, d Device) []Finding {
 	case d.DeferIRQs > mostDeferred || d.FlushTimeout > mostDelay:
 		return one(Warning, "interrupts are deferred so long that rings overflow: "+set,
 			fmt.Sprintf("2 and 200000 (ns) save CPU at high rates, 0 and 0 are the kernel's: write them below /sys/class/net/%s/", d.Link.Name))
-	case len(f.Process.Forwarders) == 0:
+	case !f.running():
 		return one(Note, "interrupts are deferred while no forwarder runs: "+set,
 			fmt.Sprintf("if a forwarder left it so, write 0 to both below /sys/class/net/%s/", d.Link.Name))
 	}

@@ -103,7 +103,7 @@ func without(ranges, holes []PortRange) []PortRange {
 
 func checkLeftovers(f Facts) []Finding {
 	var out []Finding
-	if p := f.Host.HostPort; p != nil && !p.Carrier && p.Up && len(f.Process.Forwarders) == 0 {
+	if p := f.Host.HostPort; p != nil && !p.Carrier && p.Up && !f.running() {
 		out = append(out, one(Note, fmt.Sprintf("host port %s stands without a forwarder: it stays on purpose, so that nothing of a pod leaks", p.Name),
 			fmt.Sprintf("start the forwarder; after an uninstall: ip link delete %s", p.Name))...)
 	}
@@ -126,7 +126,7 @@ func checkJournal(f Facts) []Finding {
 		return one(OK, "no journal is configured", "")
 	case h.JournalError != "":
 		return one(Warning, "the journal of changed settings cannot be read: "+h.JournalError, "start the forwarder: it repairs what it can and says what it cannot")
-	case n > 0 && len(f.Process.Forwarders) == 0:
+	case n > 0 && !f.running():
 		some := list(h.Journal[:min(n, shown)])
 		if n > shown {
 			some += fmt.Sprintf(" and %d more", n-shown)

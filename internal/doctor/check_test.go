@@ -86,6 +86,9 @@ func expect(t *testing.T, tests map[string]ailing) {
 	}
 }
 
+// leave ends the forwarder of a node: it is looked at from outside.
+func leave(f *Facts) { f.Process.Forwarders, f.Expected.Inside = nil, false }
+
 func device(change func(*Device)) func(*Facts) {
 	return func(f *Facts) { change(&f.Devices[0]) }
 }
@@ -152,12 +155,17 @@ func TestHostChecks(t *testing.T) {
 		}, "local-ports", Fault, "ports 40005 are ours", "40005"},
 		"a range not to be read": {func(f *Facts) { f.Expected.NodePorts, f.Host.LocalPorts = []PortRange{{1, 2}}, PortRange{} }, "local-ports", Note, "could not be read", "root"},
 		"a host port left alone": {func(f *Facts) {
-			f.Host.HostPort, f.Process.Forwarders = &hostnet.Link{Name: "margay0", Up: true}, nil
+			leave(f)
+			f.Host.HostPort = &hostnet.Link{Name: "margay0", Up: true}
 		}, "leftovers", Note, "stays on purpose", "ip link delete margay0"},
 		"a TUN that nobody holds": {func(f *Facts) { f.Host.StaleTUN = []string{"margay-x"} }, "leftovers", Warning, "margay-x", "ip link delete margay-x"},
 		"a journal after a crash": {func(f *Facts) {
-			f.Expected.Journal, f.Process.Forwarders, f.Host.Journal = "/j", nil, []string{"a", "b", "c", "d", "e"}
+			leave(f)
+			f.Expected.Journal, f.Host.Journal = "/j", []string{"a", "b", "c", "d", "e"}
 		}, "journal", Warning, "left 5 settings changed: a, b, c and 2 more", "start the forwarder"},
+		"a forwarder by another name": {func(f *Facts) {
+			f.Process.Forwarders, f.Expected.Journal, f.Host.Journal = nil, "/j", []string{"a"}
+		}, "journal", OK, "owner", ""},
 		"a journal in use":           {func(f *Facts) { f.Expected.Journal, f.Host.Journal = "/j", []string{"a"} }, "journal", OK, "owner", ""},
 		"a journal not to be read":   {func(f *Facts) { f.Expected.Journal, f.Host.JournalError = "/j", "version is 9" }, "journal", Warning, "version is 9", "start the forwarder"},
 		"networkd and foreign route": {func(f *Facts) { f.Host.Networkd = Networkd{Running: true} }, "networkd", Warning, "removes routes", "ManageForeignRoutes=no"},
@@ -196,7 +204,7 @@ func TestDeviceChecks(t *testing.T) {
 			d.Link.XDP, d.Program = hostnet.XDP{Mode: hostnet.XDPGeneric, Program: 9}, hostbpf.Program{Name: "margay_steer"}
 		}), "xdp-program", Warning, "copied once more", "check xdp"},
 		"our own and no forwarder": {func(f *Facts) {
-			f.Process.Forwarders = nil
+			leave(f)
 			f.Devices[0].Link.XDP, f.Devices[0].Program = hostnet.XDP{Mode: hostnet.XDPNative, Program: 9}, hostbpf.Program{Name: "margay_takeover"}
 		}, "xdp-program", Warning, "no forwarder runs here", "bpftool link"},
 		"queues without sockets":    {hardware(func(d *Device) { d.Channels.Combined = 4 }), "queues", Fault, "4 queues receive, 2 sockets stand on them", "ethtool -L p0 combined 2"},
@@ -219,7 +227,8 @@ func TestDeviceChecks(t *testing.T) {
 		"interrupts put off long":  {device(func(d *Device) { d.DeferIRQs, d.FlushTimeout = 10, 500*time.Microsecond }), "napi", Warning, "rings overflow: napi_defer_hard_irqs 10, gro_flush_timeout 500µs", "200000"},
 		"interrupts put off a bit": {device(func(d *Device) { d.DeferIRQs, d.FlushTimeout = 2, 200*time.Microsecond }), "napi", OK, "200µs", ""},
 		"interrupts left put off": {func(f *Facts) {
-			f.Process.Forwarders, f.Devices[0].DeferIRQs, f.Devices[0].FlushTimeout = nil, 2, 200*time.Microsecond
+			leave(f)
+			f.Devices[0].DeferIRQs, f.Devices[0].FlushTimeout = 2, 200*time.Microsecond
 		}, "napi", Note, "while no forwarder runs", "/sys/class/net/p0/"},
 		"a device in a bridge":     {device(func(d *Device) { d.Above = "bridge br0" }), "owner", Warning, "part of bridge br0", "bridge"},
 		"a device somebody manage": {device(func(d *Device) { d.Owner = "NetworkManager" }), "owner", OK, "NetworkManager configures it", ""},

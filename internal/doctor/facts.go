@@ -35,6 +35,9 @@ type Facts struct {
 	Expected Options
 }
 
+// running tells whether a forwarder runs in our network namespace.
+func (f Facts) running() bool { return f.Expected.Inside || len(f.Process.Forwarders) > 0 }
+
 // Kernel is what the running kernel can do.
 type Kernel struct {
 	Release      string // as uname -r

@@ -1,0 +1,238 @@
+// Package graphtest puts packets through the whole packet path in process: an
+// arena, the nodes' tables, the graph over them, and an engine whose passes a
+// test drives one by one. Ports are Queues, into which a test injects frames
+// and from which it collects them.
+//
+//	l := graphtest.Standard(t, 1)
+//	l.Inject(graphtest.Up, frame)
+//	l.Run()
+//	out := l.Collect(graphtest.Pod)
+//
+// At the end of every test the account must be even: each packet that came in
+// or was made is told of, and each buffer is free again.
+package graphtest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"margay.dev/margay/fastpath/fib"
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/node"
+	"margay.dev/margay/fastpath/umem"
+)
+
+// Config sizes a Lab. The zero Config is one worker and memory for 2,048 frames.
+type Config struct {
+	Workers int  // default 1
+	Frames  int  // default 2,048
+	Supers  int  // default 16
+	Burst   int  // packets per queue and pass; default graph.VectorMax
+	Running bool // the workers run by themselves; Run and Advance are not to be used
+}
+
+// Lab is a packet path with the means to configure and to watch it. It is for
+// one goroutine.
+type Lab struct {
+	TB     testing.TB
+	Arena  *umem.Arena
+	Tables *node.Tables
+	Engine *graph.Engine
+
+	cfg    Config
+	state  node.State
+	queues map[uint16][]*Queue
+	adjs   fib.AdjacencyID
+	hops   fib.NextHopID
+	mark   graph.Counters
+	closed bool
+}
+
+// New makes a Lab without ports. It ends, and its account is checked, with tb.
+func New(tb testing.TB, cfg Config) *Lab {
+	tb.Helper()
+	cfg.fill()
+	arena, err := umem.New(umem.Config{Frames: cfg.Frames, Supers: cfg.Supers, Caches: cfg.Workers + 1})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	l := &Lab{TB: tb, Arena: arena, Tables: node.NewTables(), cfg: cfg, queues: map[uint16][]*Queue{}}
+	l.state = node.State{HostPort: graph.NoPort, Answers: map[node.Answer]struct{}{},
+		SubPorts: map[node.SubPort]uint16{}, Sources: map[node.Source]netip.Addr{}}
+	g, err := graph.Build(node.Specs(l.Tables)...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	l.Engine, err = graph.NewEngine(g, arena, graph.Config{Workers: cfg.Workers, Burst: cfg.Burst, Spin: 100 * time.Microsecond})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if cfg.Running {
+		l.Engine.Start()
+	}
+	tb.Cleanup(l.Close)
+	return l
+}
+
+func (c *Config) fill() {
+	c.Workers = max(c.Workers, 1)
+	if c.Frames == 0 {
+		c.Frames = 2048
+	}
+	if c.Supers == 0 {
+		c.Supers = 16
+	}
+	if c.Burst == 0 {
+		c.Burst = graph.VectorMax
+	}
+}
+
+// Close checks the account and takes the Lab down. Only its first call counts.
+func (l *Lab) Close() {
+	if l.closed {
+		return
+	}
+	l.closed = true
+	if !l.cfg.Running {
+		l.Account(l.TB)
+	}
+	l.Engine.Stop()
+	if l.cfg.Running {
+		l.check(l.TB)
+	}
+	if err := l.Arena.Close(); err != nil {
+		l.TB.Error(err)
+	}
+}
+
+// Port is a port to be: what the nodes are told of it, and its queues.
+type Port struct {
+	Index  uint16
+	Flags  node.PortFlags
+	MTU    uint16
+	VLAN   uint16 // of a sub-port of Main
+	Main   uint16
+	MAC    node.MAC
+	Peer   node.MAC
+	Queues int // default one for each worker
+	// Sources are our addresses on it; the nodes answer for them and speak
+	// from them, and the FIB has them as local.
+	Sources []netip.Addr
+}
+
+// AddPort adds a port and publishes it.
+func (l *Lab) AddPort(p Port) {
+	l.TB.Helper()
+	if p.VLAN == 0 {
+		p.Main = p.Index
+		l.wire(p)
+	} else {
+		l.state.SubPorts[node.SubPort{Main: p.Main, VLAN: p.VLAN}] = p.Index
+	}
+	for len(l.state.Ports) <= int(p.Index) {
+		l.state.Ports = append(l.state.Ports, node.Port{})
+	}
+	l.state.Ports[p.Index] = node.Port{Flags: p.Flags, MTU: p.MTU, VLAN: p.VLAN, Main: p.Main, MAC: p.MAC, Peer: p.Peer}
+	if p.Flags&node.HostPort != 0 {
+		l.state.HostPort = p.Index
+	}
+	for _, a := range p.Sources {
+		l.state.Sources[node.Source{Port: p.Index, IPv6: a.Is6()}] = a
+		l.state.Answers[node.Answer{Port: p.Index, Addr: a}] = struct{}{}
+		l.Route(netip.PrefixFrom(a, a.BitLen()), l.Adjacency(fib.Adjacency{Kind: fib.Local}))
+	}
+	l.Publish(nil)
+}
+
+// wire gives a port queues and the queues to the engine.
+func (l *Lab) wire(p Port) {
+	l.TB.Helper()
+	entry := node.EntryL3
+	if p.Flags&node.L2 != 0 {
+		entry = node.EntryL2
+	}
+	var qs []graph.Queue
+	if p.Queues == 0 {
+		p.Queues = l.cfg.Workers
+	}
+	for range p.Queues {
+		q := NewQueue()
+		l.queues[p.Index] = append(l.queues[p.Index], q)
+		qs = append(qs, q)
+	}
+	err := l.Engine.AddPort(context.Background(), graph.Port{Index: p.Index, Name: fmt.Sprint("port", p.Index), Entry: entry,
+		Queues: qs, Host: p.Flags&node.HostPort != 0})
+	if err != nil {
+		l.TB.Fatal(err)
+	}
+}
+
+// Publish lets change, which may be nil, alter the nodes' state, and puts a copy
+// of it in force.
+func (l *Lab) Publish(change func(*node.State)) {
+	if change != nil {
+		change(&l.state)
+	}
+	l.Tables.Publish(&node.State{
+		Ports: slices.Clone(l.state.Ports), HostPort: l.state.HostPort, Answers: maps.Clone(l.state.Answers),
+		SubPorts: maps.Clone(l.state.SubPorts), Sources: maps.Clone(l.state.Sources),
+	})
+}
+
+func (l *Lab) port(i uint16) *node.Port { return &l.state.Ports[i] }
+
+// Queue is queue i of a port.
+func (l *Lab) Queue(port uint16, i int) *Queue { return l.queues[port][i] }
+
+// Inject lets frames come in by a port, in turn by each of its queues.
+func (l *Lab) Inject(port uint16, frames ...[]byte) {
+	for i, f := range frames {
+		l.Queue(port, i%len(l.queues[port])).Inject(Packet{Bytes: f})
+	}
+}
+
+// InjectPackets is Inject for packets of which something is known.
+func (l *Lab) InjectPackets(port uint16, packets ...Packet) {
+	for i, p := range packets {
+		l.Queue(port, i%len(l.queues[port])).Inject(p)
+	}
+}
+
+// Collect takes what a port has transmitted, by all its queues.
+func (l *Lab) Collect(port uint16) (out []Packet) {
+	for _, q := range l.queues[port] {
+		out = append(out, q.Collect()...)
+	}
+	return out
+}
+
+// CollectAll takes what all ports have transmitted.
+func (l *Lab) CollectAll() map[uint16][]Packet {
+	all := map[uint16][]Packet{}
+	for port := range l.queues {
+		if out := l.Collect(port); len(out) > 0 {
+			all[port] = out
+		}
+	}
+	return all
+}
+
+// Run makes passes until nothing moves any more.
+func (l *Lab) Run() {
+	for idle := 0; idle < 2; idle++ {
+		if l.Engine.Step() {
+			idle = -1
+		}
+	}
+}
+
+// Advance lets d pass on the workers' clocks and runs.
+func (l *Lab) Advance(d time.Duration) {
+	l.Engine.Advance(d)
+	l.Run()
+}

@@ -148,3 +148,22 @@ func (f *forwarder) ListWorkers(context.Context, *dataplanev1.ListWorkersRequest
 func (f *forwarder) Diagnose(context.Context, *dataplanev1.DiagnoseRequest) (*dataplanev1.Diagnosis, error) {
 	return f.diagnosis, f.fail
 }
+
+// fresh is a forwarder that nobody has told anything yet.
+type fresh struct{ forwarder }
+
+func (*fresh) GetStatus(context.Context, *dataplanev1.StatusRequest) (*dataplanev1.Status, error) {
+	return &dataplanev1.Status{Version: "v0.1.0", Contract: 1, BootId: "5e2f"}, nil
+}
+
+func (*fresh) ListPorts(context.Context, *dataplanev1.ListPortsRequest) (*dataplanev1.PortList, error) {
+	return &dataplanev1.PortList{}, nil
+}
+
+func (*fresh) ListRoutes(*dataplanev1.ListRoutesRequest, dataplanev1.Inspect_ListRoutesServer) error {
+	return nil
+}
+
+func (*fresh) ListNeighbors(context.Context, *dataplanev1.ListNeighborsRequest) (*dataplanev1.NeighborList, error) {
+	return &dataplanev1.NeighborList{}, nil
+}

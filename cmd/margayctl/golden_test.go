@@ -73,11 +73,16 @@ func TestOutput(t *testing.T) {
 	}})
 	halfNamed := serve(t, &forwarder{drops: unnamed})
 	quiet := serve(t, &forwarder{drops: &dataplanev1.DropList{Account: &dataplanev1.Account{}}})
+	untold := serve(t, &fresh{})
 	tests := map[string]struct {
 		socket string
 		args   string
 		status int
 	}{
+		"fresh-status":     {untold, "show status", 0},
+		"fresh-ports":      {untold, "show ports", 0},
+		"fresh-fib":        {untold, "show fib", 0},
+		"fresh-neighbors":  {untold, "show neighbors", 0},
 		"status":           {socket, "show status", 0},
 		"status-restored":  {upset, "show status", 0},
 		"nodes":            {socket, "show nodes", 0},

@@ -77,7 +77,7 @@ func portTable(w io.Writer, l *dataplanev1.PortList) error {
 		t.Row(p.GetName(), p.GetKind(), p.GetDevice(), p.GetState(), p.GetMode(), fmt.Sprint(p.GetQueues()), fmt.Sprint(p.GetMtu()),
 			render.Count(p.GetRxPackets()), render.Bytes(p.GetRxBytes()), render.Count(p.GetTxPackets()), render.Bytes(p.GetTxBytes()), render.Count(p.GetTxDrops()))
 	}
-	if err := t.Write(w); err != nil {
+	if err := write(w, t, "no ports"); err != nil {
 		return err
 	}
 	return notes(w, func(yield func(string)) {
@@ -87,6 +87,15 @@ func portTable(w io.Writer, l *dataplanev1.PortList) error {
 			}
 		}
 	})
+}
+
+// write prints a table, or a word in its place where it has no rows.
+func write(w io.Writer, t *render.Table, empty string) error {
+	if t.Len() > 0 {
+		return t.Write(w)
+	}
+	_, err := fmt.Fprintln(w, empty)
+	return err
 }
 
 // notes prints what needs a sentence, set off from the table above it.
@@ -157,6 +166,10 @@ func routeTable(w io.Writer, l *dataplanev1.RouteList, covering string) error {
 		_, err := fmt.Fprintf(w, "no route covers %s: packets to it are dropped (no-route)\n", covering)
 		return err
 	}
+	if len(l.GetRoutes()) == 0 {
+		_, err := fmt.Fprintln(w, "no routes")
+		return err
+	}
 	t := render.NewTable("PREFIX", ">NEXT HOP", "KIND", "PORT", "GATEWAY", "MAC", ">MTU", "STATE")
 	for _, r := range l.GetRoutes() {
 		hop := strconv.FormatUint(uint64(r.GetNextHop()), 10)
@@ -206,7 +219,7 @@ func neighborTable(w io.Writer, l *dataplanev1.NeighborList) error {
 	for _, n := range l.GetNeighbors() {
 		t.Row(n.GetAddress(), n.GetPort(), n.GetMac(), n.GetState(), n.GetSource())
 	}
-	return t.Write(w)
+	return write(w, t, "no neighbors")
 }
 
 func workerTable(w io.Writer, l *dataplanev1.WorkerList) error {

@@ -129,6 +129,52 @@ func (w *Writer) Lost(port string, addr netip.Addr) (changed bool) {
 	return w.update(n)
 }
 
+// Forget drops what was heard of the stations on a port: its device is another
+// one now, or what is plugged into it may be.
+func (w *Writer) Forget(port string) {
+	for prefix, n := range w.glean {
+		if n.key.port == port {
+			w.unlearn(prefix)
+		}
+	}
+	for key, n := range w.neigh {
+		if key.port == port {
+			n.mac, n.failed, n.asked = desired.MAC{}, false, time.Time{}
+			w.update(n)
+		}
+	}
+}
+
+// sweepLearned drops learnt neighbours whose prefix is not on link any more.
+func (w *Writer) sweepLearned() {
+	for prefix, n := range w.glean {
+		if !w.coveredBy(prefix, n.key.port) {
+			w.unlearn(prefix)
+		}
+	}
+}
+
+// coveredBy tells whether the longest route above a host prefix is on link at port.
+func (w *Writer) coveredBy(host netip.Prefix, port string) bool {
+	for n := host.Bits() - 1; n >= 0; n-- {
+		above, err := host.Addr().Prefix(n)
+		if err != nil {
+			return false
+		}
+		h := w.wanted(above)
+		if h == nil {
+			continue
+		}
+		for _, a := range h.adjs {
+			if a.way.port == port && (a.way.kind == attached || a.way.kind == within) {
+				return true
+			}
+		}
+		return false
+	}
+	return false
+}
+
 // Needed tells that packets wait for addr on port.
 func (w *Writer) Needed(port string, addr netip.Addr) {
 	if n := w.neigh[neighbourKey{port, addr}]; n != nil && n.asked.IsZero() && n.mac == (desired.MAC{}) {
@@ -178,24 +224,18 @@ func (w *Writer) onLinkAt(port string, addr netip.Addr) bool {
 
 // learn gives a neighbour below an attached prefix a host route of its own.
 func (w *Writer) learn(key neighbourKey) bool {
-	count := 0
-	for _, n := range w.glean {
-		if n.key.port == key.port {
-			count++
-		}
-	}
-	if count >= MaxLearned {
+	if w.learnt[key.port] >= MaxLearned {
 		return false
 	}
-	n := &neighbour{key: key, learnt: true}
-	hop := n.hopKey()
+	hop := (&neighbour{key: key}).hopKey()
 	if w.setHop(hop, []member{{hop.way, 1}}) != nil {
 		return false
 	}
-	n = w.neigh[key] // made by the way that leads to it
+	n := w.neigh[key] // made by the way that leads to it
 	n.learnt = true
 	prefix := netip.PrefixFrom(key.addr, key.addr.BitLen())
 	w.glean[prefix] = n
+	w.learnt[key.port]++
 	return w.settle(prefix) == nil
 }
 
@@ -204,6 +244,9 @@ func (w *Writer) unlearn(prefix netip.Prefix) {
 	n := w.glean[prefix]
 	n.learnt = false
 	delete(w.glean, prefix)
+	if w.learnt[n.key.port]--; w.learnt[n.key.port] == 0 {
+		delete(w.learnt, n.key.port)
+	}
 	_ = w.settle(prefix)      // the deletion of a route is never refused
 	_ = w.dropHop(n.hopKey()) // nor that of a next hop in use
 }

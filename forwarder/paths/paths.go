@@ -57,6 +57,7 @@ type Writer struct {
 	client desired.Routes
 	neigh  map[neighbourKey]*neighbour
 	glean  map[netip.Prefix]*neighbour // host routes learnt below an attached prefix
+	learnt map[string]int              // of glean, by port
 
 	adjIDs, hopIDs ids
 }
@@ -67,7 +68,7 @@ func New(t *fib.Table, now func() time.Time) *Writer {
 		fib: t, now: now, ports: map[string]Port{},
 		ways: map[way]*adjacency{}, hops: map[hopKey]*hop{},
 		strong: map[netip.Prefix]hopKey{}, weak: map[netip.Prefix]hopKey{}, client: desired.NewRoutes(),
-		neigh: map[neighbourKey]*neighbour{}, glean: map[netip.Prefix]*neighbour{},
+		neigh: map[neighbourKey]*neighbour{}, glean: map[netip.Prefix]*neighbour{}, learnt: map[string]int{},
 		adjIDs: ids{max: uint32(fib.MaxAdjacency)}, hopIDs: ids{max: uint32(fib.MaxNextHop)},
 	}
 }
@@ -88,6 +89,7 @@ func (w *Writer) Converge(want Want) error {
 	}
 	w.client = want.State.Routes
 	errs.add(w.setRoutes(plan, want.Changed))
+	w.sweepLearned()
 	for key := range w.hops {
 		if _, wanted := plan.hops[key]; !wanted && !key.glean {
 			errs.add(w.dropHop(key))

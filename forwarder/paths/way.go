@@ -166,10 +166,6 @@ func (w *Writer) SetPort(p Port) {
 
 // dropPort forgets a port that no way leads to any more, and its neighbours.
 func (w *Writer) dropPort(name string) {
-	for prefix, n := range w.glean {
-		if n.key.port == name {
-			w.unlearn(prefix)
-		}
-	}
+	w.Forget(name)
 	delete(w.ports, name)
 }

@@ -209,6 +209,7 @@ func (p *Plane) release(ctx context.Context, e *portEntry) error {
 func (p *Plane) take(ctx context.Context, e *portEntry) {
 	e.up = false
 	p.paths.SetPort(p.pathsPort(e))
+	p.paths.Forget(e.name)
 	p.engine.Kick()
 	if err := p.detach(ctx, e); err != nil {
 		p.log.Warn("close port", "port", e.name, "error", err)

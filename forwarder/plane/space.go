@@ -214,6 +214,9 @@ func (p *Plane) follow(e *portEntry, l hostnet.Link) {
 		p.publish()
 	}
 	p.paths.SetPort(p.pathsPort(e))
+	if !up && e.want.Takeover { // the kernel forgets by itself what it has heard
+		p.paths.Forget(e.name)
+	}
 	p.portCondition(e)
 	p.engine.Kick()
 }

@@ -44,7 +44,7 @@ build: ## build every program into bin/
 
 .PHONY: demo
 demo: build $(STAMP) ## two nodes, four pods, real traffic between them; ends with "demo: ok"
-	hack/demo.sh
+	bin/margay-lab demo
 
 .PHONY: test
 test: build $(STAMP) ## every test, as root; then those the race detector can see, under it

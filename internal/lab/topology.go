@@ -220,3 +220,18 @@ func (t *Topology) errNoPod(name string) error {
 }
 
 var errNotRoot = errors.New("a lab makes network namespaces and devices: run this as root")
+
+// Path is the nodes that packets between two nodes pass, both of them included;
+// nil if there is no way.
+func (t *Topology) Path(from, to string) []string {
+	path := []string{from}
+	for at := from; at != to; {
+		link, end := t.towards(at, to)
+		if link == nil {
+			return nil
+		}
+		at = link.Ends[1-end].Node
+		path = append(path, at)
+	}
+	return path
+}

@@ -18,6 +18,7 @@ const (
 	udpBuffer = 8 << 20                // bytes that a receiving socket keeps
 	settle    = 200 * time.Millisecond // for datagrams that are on their way
 	paceEvery = time.Millisecond
+	burstOf   = 8 // paces' worth of datagrams sent at once, at most
 )
 
 // flow is one stream of datagrams, each numbered.
@@ -105,15 +106,20 @@ func roomy(c *net.UDPConn) error {
 }
 
 // send numbers datagrams until end. With a rate it sends what is due every
-// millisecond, without one as fast as it can.
+// millisecond, without one as fast as it can. Who could not send for a while
+// does not make up for it by a burst that the rate does not allow.
 func (f *flow) send(ctx context.Context, size int, rate uint64, start, end time.Time) {
 	b := make([]byte, size)
-	for now := time.Now(); now.Before(end) && ctx.Err() == nil; now = time.Now() {
-		due := f.sent + 64
+	perSecond := float64(rate) / 8 / float64(size)
+	credit, last := 0.0, start
+	for now := start; now.Before(end) && ctx.Err() == nil; now = time.Now() {
+		due := uint64(64)
 		if rate > 0 {
-			due = uint64(now.Sub(start).Seconds() * float64(rate) / 8 / float64(size))
+			credit = min(credit+now.Sub(last).Seconds()*perSecond, max(1, burstOf*perSecond*paceEvery.Seconds()))
+			due, last = uint64(credit), now
+			credit -= float64(due)
 		}
-		for f.sent < due {
+		for range due {
 			binary.BigEndian.PutUint64(b, f.sent)
 			if _, err := f.from.Write(b); err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ECONNREFUSED) {
 				return

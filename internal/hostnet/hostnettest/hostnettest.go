@@ -6,6 +6,7 @@ package hostnettest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -83,12 +84,17 @@ func Run(t testing.TB, ns *hostnet.Namespace, command ...string) string {
 	return out
 }
 
-// TryRun is Run for commands that may fail.
+// TryRun is Run for commands that may fail. What they print as errors is told
+// with the error: ip complains there of namespaces that come and go beside it.
 func TryRun(ns *hostnet.Namespace, command ...string) (string, error) {
 	if ns.Path() != "" { // nsenter and not ip netns exec, which hides cgroups and bpffs
 		command = append([]string{"nsenter", "--net=" + ns.Path(), "--"}, command...)
 	}
-	out, err := exec.Command(command[0], command[1:]...).CombinedOutput()
+	out, err := exec.Command(command[0], command[1:]...).Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("%w: %s", err, exit.Stderr)
+	}
 	return string(out), err
 }
 

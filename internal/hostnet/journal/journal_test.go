@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"margay.dev/margay/internal/hostnet"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 )
@@ -54,17 +56,12 @@ func node(t testing.TB) *hostnet.Host {
 // snapshot is everything a setting of ours could change, as other programs tell it.
 func snapshot(t testing.TB, ns *hostnet.Namespace) string {
 	t.Helper()
-	var out strings.Builder
-	for _, command := range [][]string{
-		{"ip", "-d", "-o", "link"}, {"ip", "-o", "addr"}, {"ip", "-4", "route", "show", "table", "all"},
-		{"ip", "-6", "route", "show", "table", "all"}, {"ethtool", "-k", "left"},
-		{"sysctl", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.conf.left.rp_filter",
-			"net.ipv6.conf.left.accept_ra", "net.ipv4.ip_local_reserved_ports", "net.ipv4.ip_local_port_range"},
-		{"ip", "netns", "exec", hostnettest.Name(ns), "cat", "/sys/class/net/left/napi_defer_hard_irqs", "/sys/class/net/left/gro_flush_timeout"},
-	} {
-		out.WriteString(hostnettest.Run(t, ns, command...))
-	}
-	return out.String()
+	return hostnettest.Run(t, ns, "sh", "-ec", `
+		ip -d -o link; ip -o addr; ip -4 route show table all; ip -6 route show table all; ethtool -k left
+		sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.conf.left.rp_filter net.ipv6.conf.left.accept_ra \
+			net.ipv4.ip_local_reserved_ports net.ipv4.ip_local_port_range
+		ip netns exec "$0" cat /sys/class/net/left/napi_defer_hard_irqs /sys/class/net/left/gro_flush_timeout`,
+		hostnettest.Name(ns))
 }
 
 // settled waits for carriers and addresses to stand still, and takes a snapshot.
@@ -123,12 +120,25 @@ func settings(index int) map[string]setting {
 	}
 }
 
+// makeTUN makes a persistent TUN link in this process: one that another
+// program makes could come after the kill of the one that asked for it.
 func makeTUN(ns *hostnet.Namespace) error {
-	out, err := hostnettest.TryRun(ns, "ip", "tuntap", "add", "margay0", "mode", "tun")
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return nil
+	return ns.Do(func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		request, err := unix.NewIfreq("margay0")
+		if err != nil {
+			return err
+		}
+		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+			return err
+		}
+		return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
+	})
 }
 
 func leftIndex(t testing.TB, h *hostnet.Host) int {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/gaissmai/bart"
+
+	"margay.dev/margay/fastpath/fib/fibtest"
 )
 
 // contender is a longest-prefix table of the comparison.
@@ -121,7 +123,7 @@ func BenchmarkLookup(b *testing.B) {
 	for _, fam := range []struct {
 		name string
 		make func(int, uint64) []netip.Prefix
-	}{{"ip4", internetLike}, {"ip6", internetLike6}} {
+	}{{"ip4", fibtest.Internet4}, {"ip6", fibtest.Internet6}} {
 		for _, n := range []int{1_000, 100_000, 1_000_000} {
 			for _, c := range contenders {
 				b.Run(fmt.Sprintf("%s/routes=%s/table=%s", fam.name, human(n), c.name), func(b *testing.B) {
@@ -143,7 +145,7 @@ func benchTable(b *testing.B, c contender, routes []netip.Prefix) {
 	heap1, gc1 := collect()
 	for _, dst := range []int{1_000, 64_000, 1_000_000} {
 		b.Run("dst="+human(dst), func(b *testing.B) {
-			in := newInput(spread(routes, dst, 2))
+			in := newInput(fibtest.Spread(routes, dst, 2))
 			out := make([]NextHopID, vectorSize)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -180,7 +182,7 @@ func collect() (uint64, time.Duration) {
 // takes: of a route's next hop, a route that comes and goes, and the default
 // route, which is the worst case as it reaches every cell that has nothing longer.
 func BenchmarkChange(b *testing.B) {
-	routes := internetLike(1_000_000, 1)
+	routes := fibtest.Internet4(1_000_000, 1)
 	table, err := loadOurs(routes)
 	if err != nil {
 		b.Fatal(err)

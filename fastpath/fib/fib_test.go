@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/gaissmai/bart"
+
+	"margay.dev/margay/fastpath/fib/fibtest"
 )
 
 func set(t *testing.T, tb *Table, prefix string, nh NextHopID) {
@@ -300,7 +302,7 @@ func TestAgreesWithBart(t *testing.T) {
 		n = 10_000
 	}
 	tb, want := New(), new(bart.Table[NextHopID])
-	for is4, routes := range map[bool][]netip.Prefix{true: internetLike(n, 5), false: internetLike6(n, 6)} {
+	for is4, routes := range map[bool][]netip.Prefix{true: fibtest.Internet4(n, 5), false: fibtest.Internet6(n, 6)} {
 		for i, p := range routes {
 			nh := NextHopID(i%1000 + 1)
 			setPrefix(t, tb, p, nh)

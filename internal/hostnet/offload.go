@@ -238,21 +238,7 @@ func (h *Host) ethtool(link string, command uint8, header int, attrs ...nl.Netli
 
 // ethtoolFamily asks for the family's number, once for each Host.
 func (h *Host) ethtoolFamily() (uint16, error) {
-	h.once.Do(func() {
-		msgs, err := h.conn.request(unix.NETLINK_GENERIC, unix.GENL_ID_CTRL, 0, unix.GENL_ID_CTRL,
-			append(message(raw{unix.CTRL_CMD_GETFAMILY, 1, 0, 0}), attr(unix.CTRL_ATTR_FAMILY_NAME, text(unix.ETHTOOL_GENL_NAME))))
-		if err != nil {
-			h.famErr = fmt.Errorf("look up ethtool's netlink family (kernel 5.7 has it): %w", err)
-			return
-		}
-		for _, m := range msgs {
-			walk(m[min(genlHead, len(m)):], func(kind int, v []byte) {
-				if kind == unix.CTRL_ATTR_FAMILY_ID {
-					h.family = uint16(number(v))
-				}
-			})
-		}
-	})
+	h.once.Do(func() { h.family, h.famErr = h.genericFamily(unix.ETHTOOL_GENL_NAME) })
 	return h.family, h.famErr
 }
 

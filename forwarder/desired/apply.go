@@ -93,6 +93,27 @@ func (k check) ports() {
 	if count > MaxPorts {
 		k.add("ports", "count", count, "at most 4000")
 	}
+	k.hostDevice(taken)
+}
+
+// hostDevice checks that no port has the host port's device.
+func (k check) hostDevice(taken map[device]string) {
+	host := k.base.Host
+	if k.c.hostSet {
+		host = k.c.host
+	}
+	if host == nil {
+		return
+	}
+	at := device{"", host.Name}
+	name, clash := taken[at]
+	if old, had := k.base.devices[at]; had && !clash {
+		_, changed := k.c.ports[old]
+		name, clash = old, !changed
+	}
+	if clash {
+		k.say("host-port: name is %q, which is the device of port %s", host.Name, name)
+	}
 }
 
 func (k check) nextHops() {

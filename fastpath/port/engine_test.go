@@ -81,3 +81,22 @@ func TestWorkersCarryTrafficBetweenTUNs(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkTUNPair is TCP from pod to pod through workers, as iperf3 sees it,
+// and what the forwarder pays for it.
+func BenchmarkTUNPair(b *testing.B) {
+	for _, streams := range []string{"1", "8"} {
+		b.Run("streams="+streams, func(b *testing.B) {
+			a := newArena(b, 4096, 256)
+			left, right, l, r := twoTUNs(b, a, 1, 1500)
+			crossEngine(b, a, 1, l, r)
+			var rate float64
+			start := cpuTime(b)
+			for b.Loop() {
+				rate += iperf(b, left, right, "10.91.0.2", "-n", "4G", "-P", streams)
+			}
+			b.ReportMetric(rate/float64(b.N)/1e9, "Gbit/s")
+			b.ReportMetric((cpuTime(b)-start).Seconds()/float64(b.N)/4.3, "CPU-s/GB")
+		})
+	}
+}

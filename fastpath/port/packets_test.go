@@ -10,7 +10,6 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"margay.dev/margay/fastpath/graph"
-	"margay.dev/margay/fastpath/umem"
 )
 
 // packetSpec says what packet to make. The zero value is an IPv4 TCP packet.
@@ -28,7 +27,6 @@ type packetSpec struct {
 	dontFragment      bool
 	whole             bool // checksum complete
 	seed              byte // of the payload
-	windowIsZero      bool
 	corrupt, corrupt4 bool // wrong TCP checksum, wrong IPv4 checksum
 }
 
@@ -275,5 +273,3 @@ func testIO(t testing.TB, frames, supers int) *graph.IO {
 	a := newArena(t, frames, supers)
 	return graph.NewIO(a, a.Cache(0))
 }
-
-var _ = umem.None

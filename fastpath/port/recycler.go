@@ -12,7 +12,7 @@ import (
 type RecyclerConfig struct {
 	Packets [][]byte // handed out in turn, at least 1, each up to a frame less headroom
 	Frames  int      // frames in circulation: the working set, a power of two
-	Restore int      // bytes at the front of each packet written anew at every turn; 0 means 64
+	Restore int      // bytes at the front of each packet written anew at every turn, at least 64
 }
 
 // Recycler is a queue that always has packets and takes back what it sends, at a
@@ -30,9 +30,6 @@ type Recycler struct {
 
 // NewRecycler makes a recycling queue.
 func NewRecycler(cfg RecyclerConfig) (*Recycler, error) {
-	if cfg.Restore == 0 {
-		cfg.Restore = 64
-	}
 	switch {
 	case len(cfg.Packets) == 0:
 		return nil, fmt.Errorf("make recycler: it has no packets")
@@ -55,7 +52,7 @@ func (q *Recycler) RxBurst(io *graph.IO, ms []graph.Meta) int {
 		q.refill(io, len(ms))
 	}
 	n := min(len(ms), int(q.tail-q.head))
-	mask := uint32(len(q.ring) - 1)
+	mask, restore := uint32(len(q.ring)-1), max(64, q.cfg.Restore)
 	for i := range ms[:n] {
 		p := q.cfg.Packets[q.next]
 		if q.next++; q.next == len(q.cfg.Packets) {
@@ -64,8 +61,18 @@ func (q *Recycler) RxBurst(io *graph.IO, ms []graph.Meta) int {
 		b := q.ring[q.head&mask]
 		q.head++
 		off := io.Arena.Start(b) + umem.Headroom
-		copy(io.Mem[off:off+chunkRoom], p[:min(len(p), q.cfg.Restore)])
-		ms[i] = graph.Meta{Off: off, Len: uint32(len(p)), Head: uint32(len(p)), Buf: b, Bufs: 1, Segments: 1}
+		if dst := io.Mem[off : off+chunkRoom]; len(p) >= 64 {
+			*(*[64]byte)(dst) = *(*[64]byte)(p) // a cache line, without a call
+			if restore > 64 {
+				copy(dst[64:], p[64:min(len(p), restore)])
+			}
+		} else {
+			copy(dst, p)
+		}
+		m := &ms[i]
+		*m = graph.Meta{} // field by field: a literal is made elsewhere and copied
+		m.Off, m.Len, m.Head, m.Buf = off, uint32(len(p)), uint32(len(p)), b
+		m.Bufs, m.Segments = 1, 1
 	}
 	q.given += uint64(n)
 	return n

@@ -50,14 +50,12 @@ func (s *superpacket) open(p []byte, m *graph.Meta) bool {
 		return false
 	}
 	t := p[s.l4:]
-	at, size := tcpCheck, tcpSize
-	if s.udp {
-		at, size = udpCheck, udpSize
-	} else {
+	at, size := udpCheck, udpSize
+	if !s.udp {
 		if len(t) < tcpSize {
 			return false
 		}
-		size = int(t[tcpData]>>4) * 4
+		at, size = tcpCheck, int(t[tcpData]>>4)*4
 		s.seq, s.flags = binary.BigEndian.Uint32(t[tcpSeq:]), t[tcpFlags]
 	}
 	if int(m.CsumOffset) != at || (!s.udp && size < tcpSize) || len(t) <= size {

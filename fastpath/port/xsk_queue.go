@@ -67,7 +67,8 @@ func (q *xskQueue) RxBurst(io *graph.IO, ms []graph.Meta) int {
 func (q *xskQueue) packet(io *graph.IO, d []xsk.Desc, m *graph.Meta) int {
 	b := umem.FrameAt(d[0].Addr)
 	io.Arena.Lend(b, umem.Graph)
-	*m = graph.Meta{Off: uint32(d[0].Addr), Len: d[0].Len, Head: d[0].Len, Buf: b, Bufs: 1, Segments: 1}
+	*m = graph.Meta{} // field by field: a literal is made elsewhere and copied
+	m.Off, m.Len, m.Head, m.Buf, m.Segments = uint32(d[0].Addr), d[0].Len, d[0].Len, b, 1
 	n := 1
 	for d[n-1].Options&xsk.PktContd != 0 && n < len(d) {
 		next := umem.FrameAt(d[n].Addr)

@@ -381,7 +381,11 @@ func TestStarvedFillRingRecovers(t *testing.T) {
 	if n := a.Lent(1); n != 256 {
 		t.Errorf("the kernel has %d frames again, want all 256", n)
 	}
-	go func() { _ = l.kernel.command("ping", "-c", "1", "-W", "1", "10.91.0.1").Run() }()
+	p = l.kernel.command("ping", "-c", "1", "-W", "1", "10.91.0.1")
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer p.Wait()
 	eventually(t, "a packet after the drought", func() bool {
 		n := q.RxBurst(l.io, ms)
 		for i := range ms[:n] {

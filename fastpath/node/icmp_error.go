@@ -51,17 +51,18 @@ func errorDue(p []byte, m *graph.Meta) bool {
 	if m.Flags&(graph.Broadcast|graph.FromUs) != 0 || m.Flags&(graph.Fragment|graph.FirstPart) == graph.Fragment {
 		return false
 	}
-	if m.L4 == 0 || len(p) < int(m.L4)+1 {
-		return m.L4 == 0
+	ipv6 := m.Flags&graph.IPv6 != 0
+	if ipv6 && m.Proto != pkt.ProtoICMPv6 || !ipv6 && m.Proto != pkt.ProtoICMP {
+		return true
+	}
+	if m.L4 == 0 || len(p) <= int(m.L4) {
+		return false
 	}
 	kind := p[m.L4]
-	switch {
-	case m.Flags&graph.IPv6 != 0:
-		return m.Proto != pkt.ProtoICMPv6 || kind >= 128 && kind != pkt.ICMP6Redirect
-	case m.Proto == pkt.ProtoICMP:
-		return kind == pkt.ICMPEcho || kind == pkt.ICMPEchoReply || kind >= 13 && kind <= 18
+	if ipv6 {
+		return kind >= 128 && kind != pkt.ICMP6Redirect
 	}
-	return true
+	return kind == pkt.ICMPEcho || kind == pkt.ICMPEchoReply || kind >= 13 && kind <= 18
 }
 
 // answer makes the error that belongs to m and sends it on its way.

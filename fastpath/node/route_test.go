@@ -1,0 +1,86 @@
+package node_test
+
+import (
+	"testing"
+
+	"margay.dev/margay/fastpath/graph"
+	gt "margay.dev/margay/fastpath/graph/graphtest"
+	"margay.dev/margay/fastpath/node"
+)
+
+// Who may send what where. Packets that are refused do not leave, and nobody
+// is told.
+func TestPolicyOfPorts(t *testing.T) {
+	type at struct{ net, host int }
+	pod, veth, mute := at{gt.NetPods, gt.PodHost}, at{gt.NetPods, gt.VethHost}, at{gt.NetPods, gt.MuteHost}
+	station, remote := at{gt.NetUp, gt.Station}, at{gt.NetRemote, 9}
+	tests := map[string]struct {
+		in       uint16
+		src, dst at
+		out      uint16
+		want     graph.Reason
+	}{
+		"a pod speaks for itself":                   {gt.Pod, pod, remote, gt.Up, graph.NoReason},
+		"a pod speaks for another pod":              {gt.Pod, veth, remote, 0, graph.SpoofedSource},
+		"a pod speaks for a station":                {gt.Pod, station, veth, 0, graph.SpoofedSource},
+		"a pod speaks for us":                       {gt.Pod, at{gt.NetUp, gt.Ours}, veth, 0, graph.SpoofedSource},
+		"a pod speaks for an address without route": {gt.Pod, at{gt.NetNowhere, 1}, veth, 0, graph.SpoofedSource},
+		"a pod speaks for an unused pod address":    {gt.Pod, at{gt.NetPods, 99}, veth, 0, graph.SpoofedSource},
+		"a veth pod speaks for a TUN pod":           {gt.Veth, pod, remote, 0, graph.SpoofedSource},
+		"a pod lies to us":                          {gt.Pod, veth, at{gt.NetUp, gt.Ours}, 0, graph.SpoofedSource},
+		"a pod lies where no route is":              {gt.Pod, veth, at{gt.NetNowhere, 1}, 0, graph.SpoofedSource},
+		"a pod speaks to itself by us":              {gt.Pod, pod, pod, 0, graph.Loop},
+		"a veth pod speaks to itself by us":         {gt.Veth, veth, veth, 0, graph.Loop},
+		"a pod without policy sends to a pod":       {gt.Mute, mute, pod, 0, graph.NoPolicy},
+		"a pod without policy sends to us":          {gt.Mute, mute, at{gt.NetUp, gt.Ours}, 0, graph.NoPolicy},
+		"a pod without policy sends away":           {gt.Mute, mute, remote, 0, graph.NoPolicy},
+		"a pod sends to a pod without policy":       {gt.Pod, pod, mute, 0, graph.NoPolicy},
+		"a station sends to a pod without policy":   {gt.Up, station, mute, 0, graph.NoPolicy},
+		"the host sends to a pod without policy":    {gt.Host, at{gt.NetUp, gt.Ours}, mute, 0, graph.NoPolicy},
+		"a station speaks for another":              {gt.Up, at{gt.NetSide, 9}, pod, gt.Pod, graph.NoReason}, // routers do
+		"to an address of a pod that is gone":       {gt.Up, station, at{gt.NetPods, 99}, 0, graph.Blackhole},
+		"into a black hole":                         {gt.Pod, pod, at{gt.NetBlackhole, 1}, 0, graph.Blackhole},
+		"the host sends to itself by us":            {gt.Host, remote, at{gt.NetUp, gt.Ours}, 0, graph.NoHostPort},
+	}
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		for name, tt := range tests {
+			t.Run(name, func(t *testing.T) {
+				l := gt.Standard(t, 1)
+				src, dst := gt.Addr(ipv6, tt.src.net, tt.src.host), gt.Addr(ipv6, tt.dst.net, tt.dst.host)
+				ip := gt.UDP(src, dst, 30)
+				l.SendIP(tt.in, ip, gt.UDPTTL(src, dst, 30, 64)) // the same twice
+				if tt.want != graph.NoReason {
+					wantNone(t, l)
+					l.WantDrops(t, map[graph.Reason]uint64{tt.want: 2})
+					return
+				}
+				if n := len(l.Collect(tt.out)); n != 2 {
+					t.Errorf("%d packets left, want 2", n)
+				}
+			})
+		}
+	})
+}
+
+// A pod that lies is not answered either: no error, no reply.
+func TestLiarsAreNotAnswered(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		l := gt.Standard(t, 1)
+		victim := gt.Addr(ipv6, gt.NetPods, gt.VethHost)
+		l.SendIP(gt.Pod, gt.Echo(victim, gt.Addr(ipv6, gt.NetUp, gt.Ours), 8),
+			gt.UDPTTL(victim, gt.Addr(ipv6, gt.NetRemote, 1), 8, 1), gt.UDP(victim, gt.Addr(ipv6, gt.NetSmall, gt.Station), 1400))
+		wantNone(t, l)
+		l.WantDrops(t, map[graph.Reason]uint64{graph.SpoofedSource: 3})
+	})
+}
+
+func TestWithoutHostPortNothingIsPunted(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		l := gt.Standard(t, 1)
+		l.Publish(func(s *node.State) { s.HostPort = graph.NoPort })
+		w := toPod(ipv6)
+		l.SendIP(gt.Up, gt.UDP(w.src, gt.Addr(ipv6, gt.NetUp, gt.Ours), 10))
+		wantNone(t, l)
+		l.WantDrops(t, map[graph.Reason]uint64{graph.NoHostPort: 1})
+	})
+}

@@ -39,6 +39,7 @@ type Memory struct {
 	cfg    MemoryConfig
 	mtu    atomic.Int32
 	queues []*memoryQueue
+	closed atomic.Bool
 }
 
 var _ Port = (*Memory)(nil)
@@ -95,11 +96,13 @@ func (p *Memory) Statistics() []Statistic { return nil }
 
 // Close closes the queues' descriptors. It holds no buffers between bursts.
 func (p *Memory) Close(*umem.Cache) error {
+	if p.closed.Swap(true) {
+		return nil
+	}
 	var errs []error
 	for _, q := range p.queues {
 		errs = append(errs, unix.Close(q.fd))
 	}
-	p.queues = nil
 	return errors.Join(errs...)
 }
 

@@ -48,6 +48,7 @@ type TUN struct {
 	mtu       atomic.Int32
 	queues    []*tunQueue
 	fallbacks []string
+	closed    atomic.Bool
 }
 
 var _ Port = (*TUN)(nil)
@@ -198,7 +199,7 @@ func (t *TUN) Statistics() []Statistic {
 }
 
 // Close detaches every queue and gives the buffers they hold to c. A device that
-// is not persistent goes away.
+// is not persistent goes away. Closing again does nothing.
 func (t *TUN) Close(c *umem.Cache) error {
 	for _, q := range t.queues {
 		if q.spare != umem.None {
@@ -212,7 +213,7 @@ func (t *TUN) Close(c *umem.Cache) error {
 // Remove closes the port and takes the device away, persistent or not.
 func (t *TUN) Remove(c *umem.Cache) error {
 	var err error
-	if q := t.queues[0]; !q.gone {
+	if q := t.queues[0]; !q.gone && !t.closed.Load() {
 		if err = unix.IoctlSetInt(q.fd, unix.TUNSETPERSIST, 0); errors.Is(err, unix.EBADFD) {
 			err = nil // somebody was faster
 		}
@@ -221,10 +222,12 @@ func (t *TUN) Remove(c *umem.Cache) error {
 }
 
 func (t *TUN) closeAll() error {
+	if t.closed.Swap(true) {
+		return nil
+	}
 	var errs []error
 	for _, q := range t.queues {
 		errs = append(errs, unix.Close(q.fd))
 	}
-	t.queues = nil
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 
@@ -180,6 +181,54 @@ func TestTUNThatIsDownOrGone(t *testing.T) {
 		if s.Name == "queues-vanished" && s.Value != 1 {
 			t.Errorf("%d queues vanished, want 1", s.Value)
 		}
+	}
+}
+
+// Nobody reads: the kernel fills the device's queue and drops the rest. Once
+// somebody reads again all goes on.
+func TestTUNThatNobodyReads(t *testing.T) {
+	a := newArena(t, 4096, 8)
+	ns := newNetns(t)
+	tun := ns.openTUN(TUNConfig{Name: "mg0", Queues: 1, MTU: 1500}, a)
+	ns.up("mg0", "10.91.0.1/24")
+	io := graph.NewIO(a, a.Cache(0))
+	q := tun.Queues()[0]
+	send := func(n int) {
+		t.Helper()
+		if err := ns.do(func() error {
+			c, err := net.Dial("udp", "10.91.0.9:9")
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			for range n {
+				_, _ = c.Write([]byte("a datagram for nobody")) // ENOBUFS is what we are after
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drain := func() (n int) {
+		ms := make([]graph.Meta, 64)
+		for got := q.RxBurst(io, ms); got > 0; got = q.RxBurst(io, ms) {
+			for i := range ms[:got] {
+				if p := gather(io, &ms[i]); p[0]>>4 == 4 && p[9] == 17 {
+					n++
+				}
+				io.Free(&ms[i])
+			}
+		}
+		return n
+	}
+	drain()
+	send(2000)
+	if n := drain(); n < 400 || n >= 2000 {
+		t.Errorf("received %d packets that had waited, want a queue of about 500", n)
+	}
+	send(100)
+	if n := drain(); n != 100 {
+		t.Errorf("received %d packets after the flood, want 100", n)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 
 	"margay.dev/margay/fastpath/graph"
@@ -37,6 +38,9 @@ type XSK struct {
 	sockets []*xsk.Socket
 	arena   *umem.Arena
 	holder  umem.Holder
+
+	mu     sync.Mutex // Statistics while the sockets are open
+	closed bool
 }
 
 var _ Port = (*XSK)(nil)
@@ -116,10 +120,15 @@ func (p *XSK) Fallbacks() []string {
 func (p *XSK) Statistics() []Statistic {
 	var k xsk.Statistics
 	var starved, stalls uint64
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for i, s := range p.sockets {
 		starved += p.queues[i].starved.Load()
 		stalls += p.queues[i].stalls.Load()
-		if one, err := s.Statistics(); err == nil { // a closed socket counts no more
+		if p.closed {
+			continue
+		}
+		if one, err := s.Statistics(); err == nil { // a device that is gone may refuse
 			k.RxDropped += one.RxDropped
 			k.RxInvalidDescs += one.RxInvalidDescs
 			k.TxInvalidDescs += one.TxInvalidDescs
@@ -146,6 +155,9 @@ func (p *XSK) Close(c *umem.Cache) error {
 }
 
 func (p *XSK) closeSockets() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
 	var errs []error
 	for _, s := range p.sockets {
 		errs = append(errs, s.Close())

@@ -18,7 +18,8 @@ type TUNConfig struct {
 	Queues int    // queues to attach, 1 to 256
 	MTU    int    // bytes from the IP header on, 68 to 65,535; the device is set to it
 	// Inside runs fn in the network namespace that the device is to be in, on a
-	// thread that stays there meanwhile; nil is the caller's namespace.
+	// thread that stays there meanwhile; nil is the caller's namespace. An open
+	// queue keeps that namespace alive, even when its last name is deleted.
 	Inside func(fn func() error) error
 	// Persist keeps the device when its last descriptor closes, so that a
 	// restarted forwarder finds it with addresses and routes in place.

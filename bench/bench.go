@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"margay.dev/margay/bench/forward"
+	"margay.dev/margay/bench/harness"
+	"margay.dev/margay/bench/lookup"
+	"margay.dev/margay/internal/render"
+	"margay.dev/margay/internal/version"
+)
+
+// The exit statuses.
+const (
+	statusDone = iota
+	statusFailed
+	statusUsage
+)
+
+// scenarios are all there are.
+func scenarios() []harness.Scenario {
+	return []harness.Scenario{forward.Scenario(), lookup.Scenario()}
+}
+
+// bench is one run of the program.
+type bench struct {
+	out, log  io.Writer
+	scenarios func() []harness.Scenario
+
+	quick  bool
+	output string
+	filter string
+}
+
+// errRun is an error of running what was asked for, not of asking.
+type errRun struct{ error }
+
+func (e errRun) Unwrap() error { return e.error }
+
+func (b *bench) run(ctx context.Context, args []string) int {
+	root := b.root()
+	root.SetArgs(args)
+	root.SetOut(b.out)
+	root.SetErr(b.log)
+	err := root.ExecuteContext(ctx)
+	var failed errRun
+	switch {
+	case err == nil:
+		return statusDone
+	case errors.As(err, &failed):
+		fmt.Fprintf(b.log, "margay-bench: %v\n", err)
+		return statusFailed
+	}
+	fmt.Fprintf(b.log, "margay-bench: %v\nTry margay-bench --help.\n", err)
+	return statusUsage
+}
+
+func (b *bench) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "margay-bench",
+		Short:         "Measure the forwarder against its peers",
+		Version:       version.Line("margay-bench"),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.AddCommand(b.list(), b.runCommand())
+	return root
+}
+
+func (b *bench) list() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "Name the scenarios", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			t := render.NewTable("SCENARIO", "WHAT IT MEASURES")
+			for _, s := range b.scenarios() {
+				t.Row(s.Name, s.About)
+			}
+			return t.Write(b.out)
+		},
+	}
+}
+
+func (b *bench) runCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "run SCENARIO...", Short: "Run scenarios, \"all\" for all of them", Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, names []string) error { return b.runScenarios(c.Context(), names) },
+	}
+	c.Flags().BoolVar(&b.quick, "quick", false, "end each scenario within 50 s, with fewer cases and windows")
+	c.Flags().StringVarP(&b.output, "output", "o", "table", "table, or json: one object a line, as soon as it is there")
+	c.Flags().StringVar(&b.filter, "filter", "", "run only cases of which SCENARIO/CASE contains this")
+	return c
+}
+
+func (b *bench) runScenarios(ctx context.Context, names []string) error {
+	chosen, err := b.choose(names)
+	if err != nil {
+		return err
+	}
+	o := harness.Options{Quick: b.quick, Filter: b.filter, Log: b.log}
+	table := &harness.Table{}
+	switch b.output {
+	case "json":
+		o.Out = harness.JSON(b.out)
+	case "table":
+		o.Out = table.Add
+	default:
+		return fmt.Errorf("output is %q, want table or json", b.output)
+	}
+	err = harness.Run(ctx, o, chosen...)
+	if err = errors.Join(err, table.Write(b.out)); err != nil {
+		return errRun{err}
+	}
+	return nil
+}
+
+// choose finds scenarios by name.
+func (b *bench) choose(names []string) (chosen []harness.Scenario, err error) {
+	all := b.scenarios()
+	if len(names) == 1 && names[0] == "all" {
+		return all, nil
+	}
+	var known []string
+	for _, s := range all {
+		known = append(known, s.Name)
+	}
+	for _, name := range names {
+		i := slices.Index(known, name)
+		if i < 0 {
+			return nil, fmt.Errorf("there is no scenario %q: have %s, or all", name, strings.Join(known, ", "))
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
+}

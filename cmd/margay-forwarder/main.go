@@ -35,6 +35,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	c.SetVersionTemplate("{{.Version}}\n")
+	c.AddCommand(uninstall())
 	flags := c.Flags()
 	over := config.Default() // what flags say, where they are given
 	flags.StringVarP(&path, "config", "c", "", "configuration file (YAML); none for the defaults")
@@ -67,6 +68,22 @@ func command() *cobra.Command {
 		}
 		return run(c.Context(), cfg)
 	}
+	return c
+}
+
+// uninstall takes away what outlives the forwarder on purpose.
+func uninstall() *cobra.Command {
+	dir := config.Default().StateDir
+	c := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Take the host port, its routes and every changed setting away",
+		Long: "Put back everything on this host that a forwarder has changed, also what stays on purpose when it\n" +
+			"stops: the host port, its addresses and routes, and the blackhole routes behind the pods' prefixes.\n" +
+			"The forwarder must not run.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return forwarder.Uninstall(c.Context(), dir, c.OutOrStdout()) },
+	}
+	c.Flags().StringVar(&dir, "state-dir", dir, "folder of the acknowledged state and the journal")
 	return c
 }
 

@@ -21,8 +21,7 @@ import (
 // ready tell what is amiss, nil for nothing.
 func Handler(p *plane.Plane, node string, healthy, ready func() error) http.Handler {
 	registry := prometheus.NewRegistry()
-	labels := prometheus.Labels{"node": node}
-	prometheus.WrapRegistererWith(labels, registry).MustRegister(newCollector(p),
+	registry.MustRegister(newCollector(p, node),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
@@ -49,6 +48,7 @@ func probe(check func() error) http.HandlerFunc {
 // collector reads the plane's counters at each scrape.
 type collector struct {
 	plane *plane.Plane
+	host  string // name of the node; label "node" is a stop of the graph
 
 	rx, tx, punt, made, consumed, held, drops    *prometheus.Desc
 	nodePackets, nodeCalls, nodeCost             *prometheus.Desc
@@ -59,12 +59,13 @@ type collector struct {
 	condition                                    *prometheus.Desc
 }
 
-func newCollector(p *plane.Plane) *collector {
+func newCollector(p *plane.Plane, host string) *collector {
 	d := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("margay_"+name, help, labels, nil)
 	}
 	return &collector{
 		plane:       p,
+		host:        host,
 		rx:          d("rx_packets_total", "Wire packets received by all ports."),
 		tx:          d("tx_packets_total", "Wire packets transmitted by all ports but the host port."),
 		punt:        d("punt_packets_total", "Wire packets handed to the node's own stack."),
@@ -91,7 +92,7 @@ func newCollector(p *plane.Plane) *collector {
 		routes:      d("routes", "Routes in force."),
 		generation:  d("generation", "Number of the state in force."),
 		condition:   d("condition", "1 for each object that is accepted but not in force.", "object", "reason"),
-		info:        d("build_info", "1, by build.", "version", "commit"),
+		info:        d("build_info", "1, by build and name of the host.", "version", "commit", "host"),
 	}
 }
 
@@ -115,7 +116,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	m.gauge(c.framesFree, float64(free))
 	m.gauge(c.routes, float64(c.plane.RouteCount()))
 	m.gauge(c.generation, float64(c.plane.Generation()))
-	m.gauge(c.info, 1, version.Version(), version.Commit())
+	m.gauge(c.info, 1, version.Version(), version.Commit(), c.host)
 	for _, x := range c.plane.Conditions() {
 		m.gauge(c.condition, 1, x.Object, x.Reason)
 	}

@@ -45,7 +45,7 @@ func (p *Plane) converge(ctx context.Context, changed *desired.Routes) error {
 	p.paths.Quiesced()
 	p.indexes.release()
 	p.engine.Kick()
-	p.remindKernel()
+	p.remindKernel(false)
 	if done && p.conditions.now["host"].Reason == "" && p.conditions.now["steering"].Reason == "" {
 		p.failures = 0
 	}

@@ -58,7 +58,7 @@ func (p *Plane) openHost(e *portEntry, s *space) (*Device, error) {
 
 // convergeHost brings addresses, routes and settings of the host port to what is wanted.
 func (p *Plane) convergeHost(ctx context.Context) {
-	if p.want.Host == nil && p.hostRoutes.link == "" {
+	if p.want.Host == nil && p.hostRoutes.link == "" || !p.verify && p.hostSeen.Equal(p.want.Host) {
 		return
 	}
 	s, err := p.space("")
@@ -70,9 +70,10 @@ func (p *Plane) convergeHost(ctx context.Context) {
 	}
 	if err != nil {
 		p.note("host", ReasonHost, err.Error())
-	} else {
-		p.note("host", "", "")
+		return
 	}
+	p.hostSeen = p.want.Host
+	p.note("host", "", "")
 }
 
 func (p *Plane) writeHost(ctx context.Context, s *space) error {

@@ -64,7 +64,9 @@ type Plane struct {
 	conditions conditions
 	watching   context.Context // of the watchers of namespaces; nil before Run
 	watchers   sync.WaitGroup
-	failures   int // passes in a row that left something undone
+	failures   int               // passes in a row that left something undone
+	verify     bool              // this pass looks at the host too, whether or not we changed what it has
+	hostSeen   *desired.HostPort // as the host last had it written
 }
 
 // New makes a dataplane that wants nothing and starts its workers.
@@ -127,6 +129,7 @@ func (p *Plane) Apply(ctx context.Context, generation uint64, c *desired.Change,
 	if snapshot {
 		hint = nil
 	}
+	p.verify = snapshot
 	err = p.converge(ctx, hint)
 	if p.failures > 0 {
 		p.kick() // Run then tries again, with growing pauses
@@ -138,7 +141,7 @@ func (p *Plane) Apply(ctx context.Context, generation uint64, c *desired.Change,
 func (p *Plane) Restore(ctx context.Context, generation uint64, s *desired.State) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.want, p.generation = s, generation
+	p.want, p.generation, p.verify = s, generation, true
 	return p.converge(ctx, nil)
 }
 
@@ -220,6 +223,7 @@ func (p *Plane) pass(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	none := desired.NewRoutes()
+	p.verify = true
 	if err := p.converge(ctx, &none); err != nil {
 		p.log.Error("converge", "error", err)
 	}
@@ -245,7 +249,7 @@ func (p *Plane) beat(beats int) {
 	p.paths.Age()
 	p.checkSpaces()
 	if beats%int(resolveEvery/tick) == 0 {
-		p.remindKernel()
+		p.remindKernel(true)
 	}
 }
 

@@ -246,3 +246,36 @@ func TestChurnNeverMisdelivers(t *testing.T) {
 		return c.Rx > 0 && c.In() == c.Out()
 	})
 }
+
+// BenchmarkDelta is what one endpoint's coming and going costs beside many.
+func BenchmarkDelta(b *testing.B) {
+	for _, pods := range []int{10, 250} {
+		b.Run(fmt.Sprintf("pods=%d", pods), func(b *testing.B) {
+			o := &memoryOpener{open: map[string]*port.Memory{}, fails: map[string]error{}}
+			p, err := New(Config{Workers: 1, Frames: 1024, Log: slog.New(slog.DiscardHandler), Opener: o})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer p.Close()
+			all := &pb.Chunk{}
+			for i := range pods {
+				port, endpoint := pod(i)
+				all.Ports, all.Endpoints = append(all.Ports, port), append(all.Endpoints, endpoint)
+			}
+			gen := uint64(0)
+			apply := func(snapshot bool, m *pb.Chunk) {
+				c := desired.NewChange()
+				c.Add(m)
+				gen++
+				if faults, err := p.Apply(context.Background(), gen, c, snapshot); faults != nil || err != nil {
+					b.Fatal(faults, err)
+				}
+			}
+			apply(true, all)
+			for b.Loop() {
+				apply(false, &pb.Chunk{RemovedEndpoints: []string{"p0"}})
+				apply(false, &pb.Chunk{Endpoints: all.Endpoints[:1]})
+			}
+		})
+	}
+}

@@ -23,6 +23,7 @@ type portEntry struct {
 	mtu     int
 	mac     desired.MAC
 	leaves  bool // no state wants it any more
+	stale   bool // the device may not have what is wanted of it
 	lingers bool // taken from the workers, but they may not have noticed
 }
 
@@ -81,6 +82,7 @@ func (p *Plane) openPorts(ctx context.Context) (opened []*portEntry) {
 		if !e.want.SameDevice(want) {
 			p.take(ctx, e)
 		}
+		e.stale = e.stale || p.verify || !e.want.Equal(want)
 		e.want = want
 	}
 	for name, want := range wanted {
@@ -94,10 +96,11 @@ func (p *Plane) openPorts(ctx context.Context) (opened []*portEntry) {
 			e = &portEntry{name: name, index: index, want: want, host: name == paths.HostName}
 			p.ports[name], p.byIndex[index] = e, e
 		}
-		if e.device == nil && p.open(e) {
-			opened = append(opened, e)
-		} else if e.device != nil {
+		switch {
+		case e.device != nil && e.stale:
 			p.adjust(e)
+		case e.device == nil && p.open(e):
+			opened = append(opened, e)
 		}
 	}
 	return opened
@@ -131,7 +134,25 @@ func (p *Plane) openDevice(e *portEntry, s *space) (*Device, error) {
 	if e.host {
 		return p.openHost(e, s)
 	}
+	if e.want.BusyPoll && p.cfg.Journal != nil {
+		if err := p.deferInterrupts(e.want, s); err != nil {
+			p.log.Warn("busy polling works worse without deferred interrupts", "port", e.name, "error", err)
+		}
+	}
 	return p.opener.Open(e.want, s.host, p.cfg.Workers, p.steeringSource)
+}
+
+// deferInterrupts has a device leave its queues to those who poll them, until exit.
+func (p *Plane) deferInterrupts(want *desired.Port, s *space) error {
+	if _, err := s.host.Link(want.Device); err != nil {
+		return nil // opening the port will say so
+	}
+	for attribute, value := range map[string]string{"napi_defer_hard_irqs": "2", "gro_flush_timeout": "200000"} {
+		if err := p.cfg.Journal.SetSysfs(s.ns, want.Device, attribute, value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // drive gives a port's queues to the workers, then lets frames in.

@@ -229,7 +229,9 @@ func (p *Plane) adjust(e *portEntry) {
 	}
 	if err := dressTUN(s.host, e.want, e.host); err != nil {
 		p.note(e.object(), ReasonDeviceFailed, err.Error())
+		return
 	}
+	e.stale = false
 }
 
 // kernelNeighbour follows the kernel's table on the ports that it shares with us.
@@ -251,11 +253,12 @@ func (p *Plane) kernelNeighbour(s *space, n hostnet.Neighbour, state hostnet.Nei
 	}
 }
 
-// remindKernel has the kernel resolve the neighbours that our frames use.
-func (p *Plane) remindKernel() {
+// remindKernel has the kernel resolve the neighbours that our frames use: those
+// it does not know yet, or all of them, so that none looks idle to it.
+func (p *Plane) remindKernel(all bool) {
 	for _, n := range p.paths.Kernel() {
 		e := p.ports[n.Port]
-		if e == nil || e.device == nil {
+		if e == nil || e.device == nil || !all && n.MAC != (desired.MAC{}) {
 			continue
 		}
 		if s := p.spaces[e.want.NetNS]; s != nil {

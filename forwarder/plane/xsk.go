@@ -3,6 +3,7 @@ package plane
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"margay.dev/margay/fastpath/port"
@@ -21,6 +22,8 @@ type xskMemory struct {
 
 const (
 	defaultRing    = 2048
+	smallestRing   = 256
+	fillShare      = 4 // of all frames, one port's fill rings take at most one part in so many
 	busyPollTime   = 20 * time.Microsecond
 	busyPollBudget = 64
 )
@@ -48,9 +51,10 @@ func (d *devices) openXSK(want *desired.Port, host *hostnet.Host, steering Steer
 // xskDevice is a port of sockets with its program.
 type xskDevice struct {
 	*port.XSK
-	owner   *devices
-	program *xsk.Program
-	holder  umem.Holder
+	owner     *devices
+	program   *xsk.Program
+	holder    umem.Holder
+	fallbacks []string
 }
 
 func (x *xskDevice) open(want *desired.Port, host *hostnet.Host, l hostnet.Link, steering SteeringSource) error {
@@ -69,7 +73,7 @@ func (x *xskDevice) open(want *desired.Port, host *hostnet.Host, l hostnet.Link,
 		cfg.Queues = queuesOf(host, l)
 	}
 	if cfg.RingSize == 0 {
-		cfg.RingSize = defaultRing
+		cfg.RingSize = x.ring(cfg.Queues)
 	}
 	if want.BusyPoll {
 		cfg.BusyPoll = xsk.BusyPoll{Prefer: true, Time: busyPollTime, Budget: busyPollBudget}
@@ -79,6 +83,20 @@ func (x *xskDevice) open(want *desired.Port, host *hostnet.Host, l hostnet.Link,
 	}
 	x.XSK, err = port.OpenXSK(cfg)
 	return err
+}
+
+// ring is the default size of rings: smaller than usual where the fill rings of
+// so many queues would take the frames that everything else needs.
+func (x *xskDevice) ring(queues int) uint32 {
+	size := uint32(defaultRing)
+	for size > smallestRing && int(size)*queues > x.owner.arena.Frames()/fillShare {
+		size /= 2
+	}
+	if size < defaultRing {
+		x.fallbacks = append(x.fallbacks, fmt.Sprintf("rings have %d entries, not %d: %d frames are few for %d queues; raise frames in the configuration",
+			size, defaultRing, x.owner.arena.Frames(), queues))
+	}
+	return size
 }
 
 // attach puts the program on the device, which drops what is ours until Admit.
@@ -114,7 +132,8 @@ func (x *xskDevice) admit() error {
 }
 
 // Fallbacks tells what was asked for and not had, of program and sockets.
-func (x *xskDevice) Fallbacks() (all []string) {
+func (x *xskDevice) Fallbacks() []string {
+	all := slices.Clone(x.fallbacks)
 	for _, f := range x.program.Fallbacks() {
 		all = append(all, f.String())
 	}

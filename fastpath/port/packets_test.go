@@ -191,11 +191,11 @@ func plainSegments(p []byte, l4, size int, udp bool) (all [][]byte) {
 			b[10], b[11] = 0, 0
 			binary.BigEndian.PutUint16(b[10:], ^plainFold(plainWords(b[:l4])))
 		}
-		field := t[16:]
+		check := 6
 		if udp {
 			binary.BigEndian.PutUint16(t[4:], uint16(len(t)))
-			field = t[6:]
 		} else {
+			check = 16
 			binary.BigEndian.PutUint32(t[4:], binary.BigEndian.Uint32(p[l4+4:])+uint32(at-head))
 			if len(all) > 0 {
 				t[13] &^= 0x80
@@ -204,6 +204,7 @@ func plainSegments(p []byte, l4, size int, udp bool) (all [][]byte) {
 				t[13] &^= 0x09
 			}
 		}
+		field := t[check:]
 		field[0], field[1] = 0, 0
 		sum := ^plainFold(plainWords(t) + plainPseudo(b, len(t), udp))
 		if udp && sum == 0 {

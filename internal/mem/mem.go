@@ -87,17 +87,9 @@ func Attach(fd int, kind Kind, version uint32) (*Region, error) {
 		return nil, fmt.Errorf("map memory fd %d: %w", fd, err)
 	}
 	if err := r.checkHeader(kind, version); err != nil {
-		return nil, errors.Join(fmt.Errorf("attach memory fd %d: %w", fd, err), unix.Munmap(r.data))
+		return nil, errors.Join(fmt.Errorf("attach memory fd %d: %w", fd, err), unmap(r.data))
 	}
 	return r, nil
-}
-
-func mapAll(fd, total int) (*Region, error) {
-	data, err := unix.Mmap(fd, 0, total, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, err
-	}
-	return &Region{fd: fd, data: data}, nil
 }
 
 // Header layout: magic[8] kind[4] version[4] payload[8] crc[4], little endian.
@@ -144,7 +136,7 @@ func (r *Region) Close() error {
 	if r.data == nil {
 		return os.ErrClosed
 	}
-	err := errors.Join(unix.Munmap(r.data), unix.Close(r.fd))
+	err := errors.Join(unmap(r.data), unix.Close(r.fd))
 	r.data, r.fd = nil, -1
 	return err
 }

@@ -1,8 +1,11 @@
 package mem
 
 import (
+	"bytes"
 	"errors"
+	"os"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,7 +53,7 @@ func TestAttachRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = unix.Munmap(r.data); _ = unix.Close(r.fd) }()
+			defer func() { _ = unmap(r.data); _ = unix.Close(r.fd) }()
 			tt.spoil(r)
 			if _, err := Attach(r.FD(), tt.kind, tt.version); !errors.Is(err, tt.want) {
 				t.Errorf("attach says %v, want %v", err, tt.want)
@@ -90,5 +93,35 @@ func TestViewChecksBoundsAndAlignment(t *testing.T) {
 	}
 	if _, err := View[uint64](b[1:], 1); err == nil {
 		t.Error("an unaligned view was given out")
+	}
+}
+
+// Regions come and go without leaving addresses behind, whatever their size.
+func TestMappingsAreGivenBack(t *testing.T) {
+	count := func() int {
+		b, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Count(b, []byte("margay-test"))
+	}
+	for _, size := range []int{1, hugePage - HeaderSize, hugePage, 5*hugePage + 12345} {
+		r, err := Create("margay-test", KindArena, 1, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Payload()[size-1] = 1
+		if size >= hugePage && uintptr(unsafe.Pointer(&r.data[0]))%hugePage != 0 {
+			t.Errorf("region of %d bytes is not aligned to huge pages", size)
+		}
+		if count() == 0 {
+			t.Errorf("region of %d bytes is not mapped", size)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := count(); n != 0 {
+			t.Errorf("%d mappings are left of a region of %d bytes", n, size)
+		}
 	}
 }

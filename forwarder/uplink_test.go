@@ -3,6 +3,7 @@ package forwarder_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -168,5 +169,14 @@ func TestMillionRoutes(t *testing.T) {
 	begun = time.Now()
 	c.must(true, chunks...)
 	t.Logf("the same again in %v", time.Since(begun))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if strings.HasPrefix(line, "VmHWM") || strings.HasPrefix(line, "VmRSS") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
 	l.pings()
 }

@@ -81,7 +81,9 @@ func uninstall() *cobra.Command {
 			"stops: the host port, its addresses and routes, and the blackhole routes behind the pods' prefixes.\n" +
 			"The forwarder must not run.",
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return forwarder.Uninstall(c.Context(), dir, c.OutOrStdout()) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			return forwarder.Uninstall(c.Context(), dir, c.OutOrStdout())
+		},
 	}
 	c.Flags().StringVar(&dir, "state-dir", dir, "folder of the acknowledged state and the journal")
 	return c

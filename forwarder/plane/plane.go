@@ -11,6 +11,7 @@ package plane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -41,6 +42,9 @@ type Config struct {
 	Now     func() time.Time // nil for the clock
 }
 
+// errClosed is what a commit meets that comes while the forwarder stops.
+var errClosed = errors.New("the dataplane is stopping")
+
 // Plane is a running dataplane. Its methods are safe for concurrent use.
 type Plane struct {
 	cfg    Config
@@ -64,7 +68,8 @@ type Plane struct {
 	conditions conditions
 	watching   context.Context // of the watchers of namespaces; nil before Run
 	watchers   sync.WaitGroup
-	failures   int               // passes in a row that left something undone
+	failures   int // passes in a row that left something undone
+	closed     bool
 	verify     bool              // this pass looks at the host too, whether or not we changed what it has
 	hostSeen   *desired.HostPort // as the host last had it written
 }
@@ -119,6 +124,9 @@ func (p *Plane) cache() *umem.Cache { return p.arena.Cache(p.cfg.Workers) }
 func (p *Plane) Apply(ctx context.Context, generation uint64, c *desired.Change, snapshot bool) (faults []string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return nil, errClosed
+	}
 	next, faults := p.want.Apply(c, snapshot)
 	if faults != nil {
 		return faults, nil
@@ -258,6 +266,7 @@ func (p *Plane) beat(beats int) {
 func (p *Plane) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closed = true
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	errs := faults{}

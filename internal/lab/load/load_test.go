@@ -138,10 +138,9 @@ func TestPerfMeasuresWhatArrives(t *testing.T) {
 				if p.UDP && (got.Received > got.Sent || got.Bytes != got.Received*uint64(got.Size)) {
 					t.Errorf("account does not add up: %+v", got)
 				}
-				if p.Rate != 0 { // 1,000 datagrams in the half second
-					if got.Sent < 900 || got.Sent > 1000 || got.Loss > 0.02 {
-						t.Errorf("8 Mbit/s of 500 bytes for 0.5 s sent %d datagrams and lost %v, want 1000 and none", got.Sent, got.Loss)
-					}
+				// 1,000 datagrams in the half second; fewer where others have the CPUs, for what is missed is not made up for.
+				if p.Rate != 0 && (got.Sent < 100 || got.Sent > 1100 || got.Loss > 0.02) {
+					t.Errorf("8 Mbit/s of 500 bytes for 0.5 s sent %d datagrams and lost %v, want 1000 and none", got.Sent, got.Loss)
 				}
 				if !strings.HasSuffix(got.Proto, f.name[2:]) {
 					t.Errorf("proto is %q", got.Proto)
@@ -175,6 +174,43 @@ func TestPerfSaysWhyItCannot(t *testing.T) {
 				t.Errorf("got %v, want it to mention %q", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestLossIsToldByWhere(t *testing.T) {
+	a, b := two(t)
+	for _, f := range families {
+		before, err := droppedAt(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, err := listenUDP(b, f.dst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer to.Close()
+		if err := to.SetReadBuffer(4096); err != nil {
+			t.Fatal(err)
+		}
+		from, err := dialUDP(a, f.src, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer from.Close()
+		for range 100 {
+			if _, err := from.Write(make([]byte, 1000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(settle)
+		after, err := droppedAt(b)
+		if n := after.receiving - before.receiving; err != nil || n < 50 || n > 100 {
+			t.Errorf("%s: of 100 datagrams to a socket with no room %d count as dropped by it, %v", f.name, n, err)
+		}
+	}
+	const dev = "Inter-| Receive | Transmit\n eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n lo: 0 0 0 0 0 0 0 0 0 0 0 30 0 0 0 0\n"
+	if n := transmitDrops([]byte(dev)); n != 42 {
+		t.Errorf("transmit drops are %d, want 12 and 30", n)
 	}
 }
 

@@ -27,19 +27,23 @@ type Perf struct {
 // Result is what Perf measured. Bytes and packets are payload as the receiving
 // sockets saw it.
 type Result struct {
-	Proto       string  `json:"proto"` // tcp4, udp6 ...
-	Streams     int     `json:"streams"`
-	Size        int     `json:"size"`
-	Seconds     float64 `json:"seconds"`
-	Bytes       uint64  `json:"bytes"`
-	GbitPerS    float64 `json:"gbit_per_s"`
-	Sent        uint64  `json:"datagrams_sent,omitempty"` // UDP
-	Received    uint64  `json:"datagrams_received,omitempty"`
-	MpktPerS    float64 `json:"mpkt_per_s,omitempty"`
-	Loss        float64 `json:"loss"` // UDP: share of what was sent
-	Reordered   uint64  `json:"reordered,omitempty"`
-	Retransmits uint64  `json:"retransmits,omitempty"` // TCP segments
-	RTT         RTT     `json:"rtt"`                   // of UDP echoes while the load ran
+	Proto     string  `json:"proto"` // tcp4, udp6 ...
+	Streams   int     `json:"streams"`
+	Size      int     `json:"size"`
+	Seconds   float64 `json:"seconds"`
+	Bytes     uint64  `json:"bytes"`
+	GbitPerS  float64 `json:"gbit_per_s"`
+	Sent      uint64  `json:"datagrams_sent,omitempty"` // UDP
+	Received  uint64  `json:"datagrams_received,omitempty"`
+	MpktPerS  float64 `json:"mpkt_per_s,omitempty"`
+	Loss      float64 `json:"loss"` // UDP: share of what was sent
+	Reordered uint64  `json:"reordered,omitempty"`
+	// Of the datagrams lost, those that the kernels at both ends threw away:
+	// the rest was lost between them.
+	LostSending   uint64 `json:"lost_sending,omitempty"`   // no room in the sender's transmit queue
+	LostReceiving uint64 `json:"lost_receiving,omitempty"` // no room in the receiver's sockets
+	Retransmits   uint64 `json:"retransmits,omitempty"`    // TCP segments
+	RTT           RTT    `json:"rtt"`                      // of UDP echoes while the load ran
 }
 
 const (

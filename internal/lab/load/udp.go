@@ -18,7 +18,7 @@ const (
 	udpBuffer = 8 << 20                // bytes that a receiving socket keeps
 	settle    = 200 * time.Millisecond // for datagrams that are on their way
 	paceEvery = time.Millisecond
-	burstOf   = 8 // paces' worth of datagrams sent at once, at most
+	burstOf   = 20 // paces' worth of datagrams sent at once, at most
 )
 
 // flow is one stream of datagrams, each numbered.
@@ -39,6 +39,10 @@ func (p Perf) udp(ctx context.Context, out *Result, began func()) error {
 			f.to.Close()
 		}
 	}()
+	if err != nil {
+		return err
+	}
+	before, err := p.thrownAway()
 	if err != nil {
 		return err
 	}
@@ -63,6 +67,11 @@ func (p Perf) udp(ctx context.Context, out *Result, began func()) error {
 		out.Bytes += f.bytes
 		out.Reordered += f.reordered
 	}
+	after, err := p.thrownAway()
+	if err != nil {
+		return err
+	}
+	out.LostSending, out.LostReceiving = after.sending-before.sending, after.receiving-before.receiving
 	if out.Sent > 0 {
 		out.Loss = 1 - float64(out.Received)/float64(out.Sent)
 	}
@@ -70,6 +79,16 @@ func (p Perf) udp(ctx context.Context, out *Result, began func()) error {
 		return fmt.Errorf("of %d datagrams not one arrived", out.Sent)
 	}
 	return nil
+}
+
+// thrownAway reads what the kernels at both ends have dropped.
+func (p Perf) thrownAway() (dropped, error) {
+	from, err := droppedAt(p.From)
+	if err != nil {
+		return dropped{}, err
+	}
+	to, err := droppedAt(p.To)
+	return dropped{from.sending, to.receiving}, err
 }
 
 func (p Perf) flows() (out []*flow, err error) {

@@ -64,23 +64,7 @@ func TestDevicesComeAndGo(t *testing.T) {
 		Run(t, l.node, "ip", "link", "set", "vc", "mtu", "1500")
 		Eventually(t, "the port follows", func() bool { return l.port("c").Mtu == 1500 })
 	})
-	t.Run("a pod's namespace is deleted under traffic and made again", func(t *testing.T) {
-		name := Name(l.pods["b"])
-		if err := hostnet.DeleteNamespace(name); err != nil {
-			t.Fatal(err)
-		}
-		c.await("port/b", false, "device-missing")
-		l.ping("a", "10.1.0.4")
-		ns, err := hostnet.CreateNamespace(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ns.Close()
-		l.pods["b"] = ns
-		c.await("port/b", true, "")
-		l.reaches("b", "10.1.0.2")
-		l.reaches("b", "fd00::4")
-	})
+	t.Run("a pod's namespace is deleted under traffic and made again", func(t *testing.T) { l.renamespace(c) })
 	t.Run("somebody deletes what the host port needs", func(t *testing.T) {
 		Run(t, l.node, "ip", "link", "del", "margay0")
 		Eventually(t, "the node reaches a pod again", func() bool { _, err := l.tryPing(l.node, "10.1.0.2"); return err == nil })
@@ -88,6 +72,27 @@ func TestDevicesComeAndGo(t *testing.T) {
 	})
 	l.pings()
 	l.balanced()
+}
+
+// renamespace deletes pod b's namespace under traffic, and makes it again.
+func (l *lab) renamespace(c *client) {
+	t := l.t
+	t.Helper()
+	name := Name(l.pods["b"])
+	if err := hostnet.DeleteNamespace(name); err != nil {
+		t.Fatal(err)
+	}
+	c.await("port/b", false, "device-missing")
+	l.ping("a", "10.1.0.4")
+	ns, err := hostnet.CreateNamespace(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	l.pods["b"] = ns
+	c.await("port/b", true, "")
+	l.reaches("b", "10.1.0.2")
+	l.reaches("b", "fd00::4")
 }
 
 func TestPortsWhoseDevicesComeLater(t *testing.T) {

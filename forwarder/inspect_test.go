@@ -84,6 +84,39 @@ func TestInspect(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 
+	l.inspectRoutes(ctx)
+	n, err := l.inspect().ListNeighbors(ctx, &pb.ListNeighborsRequest{})
+	if err != nil || len(n.Neighbors) != 6 { // four gateways, two addresses of pod c
+		t.Errorf("neighbours are %v, %v, want 6", n, err)
+	}
+	w, err := l.inspect().ListWorkers(ctx, &pb.ListWorkersRequest{})
+	if err != nil || len(w.Workers) != 1 || w.Workers[0].Packets == 0 || w.Workers[0].Cpu != -1 {
+		t.Errorf("workers are %v, %v", w, err)
+	}
+	d, err := l.inspect().Diagnose(ctx, &pb.DiagnoseRequest{})
+	if err != nil || len(d.GetFindings()) < 10 {
+		t.Errorf("diagnosis is %v, %v", d, err)
+	}
+	redirected := uint64(0)
+	for _, name := range []string{"up0", "up1"} {
+		p := l.port(name)
+		redirected += p.Driver["steering-redirected"]
+		if p.State != "up" || p.Kind != "xsk" || p.Mac == "" {
+			t.Errorf("%s is %v", name, p)
+		}
+	}
+	if redirected == 0 {
+		t.Error("no uplink's program has redirected anything, though replies came")
+	}
+	if st := l.status(); !st.ClientConnected || st.Restored || st.Frames != 16384 || st.FramesFree == 0 || len(st.Conditions) != 0 {
+		t.Errorf("status is %v", st)
+	}
+}
+
+// inspectRoutes wants the whole FIB of the lab with uplinks told.
+func (l *lab) inspectRoutes(ctx context.Context) {
+	t := l.t
+	t.Helper()
 	routes := map[string]*pb.RouteList_Route{}
 	s, err := l.inspect().ListRoutes(ctx, &pb.ListRoutesRequest{})
 	for err == nil {
@@ -113,32 +146,6 @@ func TestInspect(t *testing.T) {
 		if _, err := s.Recv(); err == nil || !strings.Contains(err.Error(), "want an address") {
 			t.Errorf("covering x says %v", err)
 		}
-	}
-	n, err := l.inspect().ListNeighbors(ctx, &pb.ListNeighborsRequest{})
-	if err != nil || len(n.Neighbors) != 6 { // four gateways, two addresses of pod c
-		t.Errorf("neighbours are %v, %v, want 6", n, err)
-	}
-	w, err := l.inspect().ListWorkers(ctx, &pb.ListWorkersRequest{})
-	if err != nil || len(w.Workers) != 1 || w.Workers[0].Packets == 0 || w.Workers[0].Cpu != -1 {
-		t.Errorf("workers are %v, %v", w, err)
-	}
-	d, err := l.inspect().Diagnose(ctx, &pb.DiagnoseRequest{})
-	if err != nil || len(d.GetFindings()) < 10 {
-		t.Errorf("diagnosis is %v, %v", d, err)
-	}
-	redirected := uint64(0)
-	for _, name := range []string{"up0", "up1"} {
-		p := l.port(name)
-		redirected += p.Driver["steering-redirected"]
-		if p.State != "up" || p.Kind != "xsk" || p.Mac == "" {
-			t.Errorf("%s is %v", name, p)
-		}
-	}
-	if redirected == 0 {
-		t.Error("no uplink's program has redirected anything, though replies came")
-	}
-	if st := l.status(); !st.ClientConnected || st.Restored || st.Frames != 16384 || st.FramesFree == 0 || len(st.Conditions) != 0 {
-		t.Errorf("status is %v", st)
 	}
 }
 

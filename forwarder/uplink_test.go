@@ -96,30 +96,7 @@ func TestUplinksSharedWithTheKernel(t *testing.T) {
 
 	t.Run("the gateway's MAC changes while no client is connected", func(t *testing.T) {
 		c.cancel()
-		for _, name := range []string{"up0", "up1"} {
-			Run(t, router, "ip", "link", "set", name, "address", "02:00:00:00:99:0"+name[2:])
-		}
-		// The new owner tells its neighbours, as a real one does.
-		Run(t, router, "ping", "-c", "1", "10.2.0.1")
-		Run(t, router, "ping", "-c", "1", "10.3.0.1")
-		Run(t, router, "ping", "-c", "1", "fd02::1")
-		Run(t, router, "ping", "-c", "1", "fd03::1")
-		for _, to := range []string{"10.9.9.9", "fd09::9"} {
-			l.reaches("a", to)
-		}
-		Eventually(t, "both members have the new address", func() bool {
-			n, err := l.inspect().ListNeighbors(context.Background(), &pb.ListNeighborsRequest{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			fresh := 0
-			for _, x := range n.Neighbors {
-				if strings.HasPrefix(x.Mac, "02:00:00:00:99") {
-					fresh++
-				}
-			}
-			return fresh == 4
-		})
+		l.readdress(router)
 	})
 	t.Run("a member without carrier leaves at once", func(t *testing.T) {
 		Run(t, router, "ip", "link", "set", "up1", "down")
@@ -140,6 +117,36 @@ func TestUplinksSharedWithTheKernel(t *testing.T) {
 		Eventually(t, "it comes back", func() bool { return l.members("10.9.9.9") == 2 })
 	})
 	l.balanced()
+}
+
+// readdress gives the gateways new MACs, and wants traffic and tables to follow.
+func (l *lab) readdress(router *hostnet.Namespace) {
+	t := l.t
+	t.Helper()
+	for _, name := range []string{"up0", "up1"} {
+		Run(t, router, "ip", "link", "set", name, "address", "02:00:00:00:99:0"+name[2:])
+	}
+	// The new owner tells its neighbours, as a real one does.
+	Run(t, router, "ping", "-c", "1", "10.2.0.1")
+	Run(t, router, "ping", "-c", "1", "10.3.0.1")
+	Run(t, router, "ping", "-c", "1", "fd02::1")
+	Run(t, router, "ping", "-c", "1", "fd03::1")
+	for _, to := range []string{"10.9.9.9", "fd09::9"} {
+		l.reaches("a", to)
+	}
+	Eventually(t, "both members have the new address", func() bool {
+		n, err := l.inspect().ListNeighbors(context.Background(), &pb.ListNeighborsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fresh := 0
+		for _, x := range n.Neighbors {
+			if strings.HasPrefix(x.Mac, "02:00:00:00:99") {
+				fresh++
+			}
+		}
+		return fresh == 4
+	})
 }
 
 func TestMillionRoutes(t *testing.T) {

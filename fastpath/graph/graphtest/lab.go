@@ -29,10 +29,13 @@ import (
 
 // Config sizes a Lab. The zero Config is one worker and memory for 2,048 frames.
 type Config struct {
-	Workers int  // default 1
-	Frames  int  // default 2,048
-	Supers  int  // default 16
-	Burst   int  // packets per queue and pass; default graph.VectorMax
+	Workers int // default 1
+	Frames  int // default 2,048
+	Supers  int // default 16
+	Burst   int // packets per queue and pass; default graph.VectorMax
+	// Single are ports with one queue however many workers there are: the
+	// others hand over to its owner.
+	Single  []uint16
 	Running bool // the workers run by themselves; Run and Advance are not to be used
 }
 
@@ -160,6 +163,9 @@ func (l *Lab) wire(p Port) {
 	if p.Queues == 0 {
 		p.Queues = l.cfg.Workers
 	}
+	if slices.Contains(l.cfg.Single, p.Index) {
+		p.Queues = 1
+	}
 	for range p.Queues {
 		q := NewQueue()
 		l.queues[p.Index] = append(l.queues[p.Index], q)
@@ -188,6 +194,9 @@ func (l *Lab) port(i uint16) *node.Port { return &l.state.Ports[i] }
 
 // Queue is queue i of a port.
 func (l *Lab) Queue(port uint16, i int) *Queue { return l.queues[port][i] }
+
+// Queues are the queues of a port; a sub-port has none.
+func (l *Lab) Queues(port uint16) []*Queue { return l.queues[port] }
 
 // Inject lets frames come in by a port, in turn by each of its queues.
 func (l *Lab) Inject(port uint16, frames ...[]byte) {

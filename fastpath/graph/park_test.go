@@ -1,0 +1,217 @@
+package graph
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// eventQueue is a queue with a descriptor of the kernel that says when it has
+// packets.
+type eventQueue struct {
+	fd       int
+	inMemory bool
+	mu       sync.Mutex
+	left     int
+	calls    atomic.Int64
+	got      chan struct{}
+}
+
+func newEventQueue(t *testing.T, inMemory bool) *eventQueue {
+	t.Helper()
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return &eventQueue{fd: fd, inMemory: inMemory, got: make(chan struct{}, 1<<16)}
+}
+
+// give makes n packets come in.
+func (q *eventQueue) give(n int) {
+	q.mu.Lock()
+	q.left += n
+	q.mu.Unlock()
+	_, _ = unix.Write(q.fd, binary.NativeEndian.AppendUint64(nil, 1))
+}
+
+func (q *eventQueue) RxBurst(io *IO, ms []Meta) int {
+	q.calls.Add(1)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	in := loopQueue{left: min(q.left, len(ms))}
+	got := in.RxBurst(io, ms)
+	if q.left -= got; q.left == 0 {
+		var b [8]byte
+		_, _ = unix.Read(q.fd, b[:])
+	}
+	return got
+}
+
+func (q *eventQueue) TxBurst(io *IO, v *Vector) int {
+	for i := range v.Len() {
+		io.Free(v.Meta(i))
+		q.got <- struct{}{}
+	}
+	return 0
+}
+
+func (q *eventQueue) Poll(*IO) bool  { return false }
+func (q *eventQueue) FD() int        { return q.fd }
+func (q *eventQueue) InMemory() bool { return q.inMemory }
+
+// sleeps is how often worker 0 went to sleep.
+func sleeps(e *Engine) uint64 { return e.Stats()[0].Load.Sleeps }
+
+// Ticks come every 20 ms: who had to wait for them would take 200 ms for 20
+// packets on average, each given at a time of its own.
+func TestSleepingWorkerIsWokenByItsQueues(t *testing.T) {
+	for name, inMemory := range map[string]bool{"a queue in memory": true, "a queue that must be asked": false} {
+		t.Run(name, func(t *testing.T) {
+			e, _ := engine(t, 1, passSpec(1))
+			q := newEventQueue(t, inMemory)
+			addPort(t, e, 1, q)
+			e.Start()
+			defer e.Stop()
+			best := time.Hour
+			for try := 0; try < 5 && best > 60*time.Millisecond; try++ {
+				var took time.Duration
+				for i := range 20 {
+					time.Sleep(5*time.Millisecond + time.Duration(i)*777*time.Microsecond) // it sleeps by now
+					start := time.Now()
+					q.give(1)
+					<-q.got
+					took += time.Since(start)
+				}
+				best = min(best, took)
+			}
+			if best > 60*time.Millisecond {
+				t.Errorf("20 packets took %v", best)
+			}
+			e.Stop()
+			if sleeps(e) == 0 {
+				t.Error("the worker never slept")
+			}
+		})
+	}
+}
+
+// A queue that costs a system call is not asked while its descriptor is silent.
+func TestSilentQueuesAreNotAsked(t *testing.T) {
+	e, _ := engine(t, 1, passSpec(1))
+	busy, silent := newEventQueue(t, true), newEventQueue(t, false)
+	addPort(t, e, 1, busy)
+	addPort(t, e, 2, silent)
+	for range 1000 {
+		busy.give(1)
+		e.Step()
+	}
+	if n := silent.calls.Load(); n > 1 {
+		t.Errorf("the silent queue was asked %d times, want once", n)
+	}
+	silent.give(100)
+	for range 2 * readyEvery {
+		e.Step()
+	}
+	if silent.left != 0 {
+		t.Errorf("%d packets still wait", silent.left)
+	}
+	e.Stop()
+}
+
+// More queues than one look at the kernel tells of become readable at once.
+func TestManyReadableQueuesAreAllServed(t *testing.T) {
+	e, _ := engine(t, 1, passSpec(1))
+	var qs []*eventQueue
+	for i := range 200 {
+		q := newEventQueue(t, false)
+		qs = append(qs, q)
+		addPort(t, e, uint16(i), q)
+	}
+	e.Start()
+	defer e.Stop()
+	for range 10 {
+		for _, q := range qs {
+			q.give(3)
+		}
+		for range 3 * len(qs) {
+			select {
+			case <-qs[1].got:
+			case <-time.After(10 * time.Second):
+				t.Fatal("packets were left waiting for 10 s")
+			}
+		}
+	}
+}
+
+// A removed queue wakes nobody any more, although its descriptor is readable.
+func TestRemovedQueueWakesNobody(t *testing.T) {
+	e, _ := engine(t, 1, passSpec(1))
+	q := newEventQueue(t, false)
+	addPort(t, e, 1, q)
+	e.Start()
+	if err := e.RemovePort(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	q.give(1)
+	time.Sleep(50 * time.Millisecond)
+	before := sleeps(e)
+	time.Sleep(200 * time.Millisecond)
+	e.Stop()
+	if n := sleeps(e) - before; n > 30 { // one in 20 ms, and the spinning after it
+		t.Errorf("the worker woke %d times in 200 ms of nothing", n)
+	}
+	if n := q.calls.Load(); q.left != 1 {
+		t.Errorf("the queue was asked %d times, %d packets are left", n, q.left)
+	}
+}
+
+// clockNode notes when it is resumed.
+type clockNode struct {
+	passOn
+	ticks *atomic.Int64
+}
+
+func (n clockNode) Resume(*Worker) { n.ticks.Add(1) }
+
+func TestKickResumesASleepingWorkerAtOnce(t *testing.T) {
+	var ticks atomic.Int64
+	e, _ := engine(t, 2, Spec{Name: "pass", Edges: []string{DropName, TxName}, Resumes: "pass",
+		New: func(int) Node { return clockNode{ticks: &ticks} }})
+	e.Start()
+	defer e.Stop()
+	time.Sleep(10 * time.Millisecond)
+	before, start := ticks.Load(), time.Now()
+	const kicks = 100
+	for range kicks {
+		was := ticks.Load()
+		e.Kick()
+		waitFor(t, "both workers to resume", func() bool { return ticks.Load() >= was+2 })
+	}
+	took := time.Since(start)
+	if byClock := 2 * int64(took/TickInterval); ticks.Load()-before < 2*kicks || byClock > kicks {
+		t.Errorf("%d kicks took %v and made %d ticks", kicks, took, ticks.Load()-before)
+	}
+}
+
+// The clock of a stepped engine goes as far as the test wants.
+func TestAdvanceMakesTicksDue(t *testing.T) {
+	var ticks atomic.Int64
+	e, _ := engine(t, 1, Spec{Name: "pass", Edges: []string{DropName, TxName}, Resumes: "pass",
+		New: func(int) Node { return clockNode{ticks: &ticks} }})
+	defer e.Stop()
+	e.Step()
+	before := ticks.Load()
+	for range 10 {
+		e.Advance(TickInterval)
+		e.Step()
+		e.Step()
+	}
+	if n := ticks.Load() - before; n < 10 || n > 12 {
+		t.Errorf("%d ticks in 10 intervals", n)
+	}
+}

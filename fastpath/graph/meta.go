@@ -63,6 +63,7 @@ const (
 	FromUs                      // we made it: its hop count is not taken down
 	DontFrag                    // IPv4 DF, and every IPv6 packet
 	Broadcast                   // its destination MAC was a group address
+	Expiring                    // its TTL or hop limit is 1 or 0: it may not travel further
 	Options                     // IPv4 options or IPv6 extension headers present
 )
 

@@ -11,7 +11,7 @@ import (
 // RFC 8200), finds the transport header, and trims link-layer padding.
 //
 // Uses: Off, Len, Head, L3, InPort. Sets: L4, Proto, Len, flags IPv6,
-// DontFrag, Fragment, FirstPart, Options. Drops: ip-*, ext-header, fragment-invalid, l4-*.
+// DontFrag, Expiring, Fragment, FirstPart, Options. Drops: ip-*, ext-header, fragment-invalid, l4-*.
 const (
 	ipDrop graph.Edge = iota
 	ipND
@@ -106,6 +106,9 @@ func plain4(m *graph.Meta, h *[pkt.IPv4Size]byte) graph.Edge {
 	}
 	trim(m, total)
 	m.L4, m.Proto = m.L3+pkt.IPv4Size, h[9]
+	if h[8] <= 1 {
+		m.Flags |= graph.Expiring
+	}
 	if class4[h[12]] != unicast4 || class4[h[16]] != unicast4 {
 		return unusual4(m, h)
 	}
@@ -182,6 +185,9 @@ func options4(m *graph.Meta, p []byte) graph.Edge {
 	trim(m, total)
 	m.L4, m.Proto = m.L3+uint16(size), p[9]
 	m.Flags |= graph.Options
+	if p[8] <= 1 {
+		m.Flags |= graph.Expiring
+	}
 	h := (*[pkt.IPv4Size]byte)(p)
 	if class4[h[12]] != unicast4 || class4[h[16]] != unicast4 {
 		return unusual4(m, h)

@@ -27,6 +27,9 @@ func input6(m *graph.Meta, p []byte) graph.Edge {
 	}
 	trim(m, total)
 	m.L4, m.Proto = m.L3+pkt.IPv6Size, h[6]
+	if h[7] <= 1 {
+		m.Flags |= graph.Expiring
+	}
 	if r := addresses6(h); r != graph.NoReason {
 		return notForwarded6(m, p, r)
 	}

@@ -13,7 +13,8 @@ import (
 //
 // Uses: Off, Len, Head, L3, L4, Adjacency, Flags. Sets: Off, Len, Head, L3,
 // L4, CsumStart stays relative to Off, OutPort. Drops: unresolved, when the
-// adjacency has just lost its neighbour.
+// adjacency has just lost its neighbour; no-policy, when the endpoint behind the
+// port has no policy state yet.
 const (
 	rewriteDrop graph.Edge = iota
 	rewriteTx
@@ -43,6 +44,11 @@ func (n *rewrite) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 			next[i] = dropped(m, graph.Unresolved)
 			continue
 		}
+		out := st.port(a.Port)
+		if out.Flags&NoPolicyState != 0 {
+			next[i] = dropped(m, graph.NoPolicy)
+			continue
+		}
 		if h := (*[pkt.IPv4Size]byte)(mem[m.Off+uint32(m.L3):]); m.Flags&(graph.IPv6|graph.FromUs) == 0 {
 			h[8]-- // RFC 1812 section 5.3.1, and RFC 1624 for the checksum, which is never 0xffff
 			sum := uint32(binary.LittleEndian.Uint16(h[10:12])) + 1
@@ -50,7 +56,7 @@ func (n *rewrite) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 		} else if m.Flags&graph.FromUs == 0 {
 			h[7]-- // RFC 8200 section 3
 		}
-		m.OutPort = st.port(a.Port).Main
+		m.OutPort = out.Main
 		if a.HeaderLen == pkt.EthernetSize && m.L3 == pkt.EthernetSize {
 			*(*[pkt.EthernetSize]byte)(mem[m.Off:]) = [pkt.EthernetSize]byte(a.Header[:])
 		} else {

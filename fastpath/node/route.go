@@ -79,7 +79,8 @@ func (n *route) gather(mem []byte, v *graph.Vector) (n4, n6 int) {
 	return n4, n6
 }
 
-// decide says where packets go whose next hops are known.
+// decide says where packets go whose next hops are known. Most simply go on:
+// all that is special about a packet, its ports or its way is for judge.
 //
 //fastpath:hot
 func (n *route) decide(mem []byte, v *graph.Vector, at []uint16, hops []fib.NextHopID, next []graph.Edge) {
@@ -101,20 +102,24 @@ func (n *route) decide(mem []byte, v *graph.Vector, at []uint16, hops []fib.Next
 			id = view.Resolve(hops[i], m.Hash)
 		}
 		m.NextHop, m.Adjacency = uint32(hops[i]), uint32(id)
-		next[to] = judge(&view, st, mem, m, in)
+		a := view.Adjacency(id)
+		if a.Kind == fib.Rewrite && m.Flags&graph.Expiring == 0 && m.GSO == graph.GSONone &&
+			m.Len-uint32(m.L3) <= a.MTU && a.Port != m.InPort {
+			next[to] = routeRewrite
+			continue
+		}
+		next[to] = judge(st, mem, m, a)
 	}
 }
 
-// judge says by which edge a packet leaves whose adjacency is known.
+// judge says by which edge a packet leaves that may not simply go on.
 //
 //fastpath:hot
-func judge(view *fib.View, st *State, mem []byte, m *graph.Meta, in *Port) graph.Edge {
-	a := view.Adjacency(fib.AdjacencyID(m.Adjacency))
-	out := st.port(a.Port)
-	if a.Kind != fib.Rewrite || out.Flags&NoPolicyState != 0 || ttlSpent(mem, m) || tooBig(mem, m, a.MTU) {
+func judge(st *State, mem []byte, m *graph.Meta, a *fib.Adjacency) graph.Edge {
+	if a.Kind != fib.Rewrite || expired(m) || tooBig(mem, m, a.MTU) {
 		return exception(st, mem, m, a)
 	}
-	if a.Port == m.InPort && in.Flags&Workload != 0 {
+	if a.Port == m.InPort && st.port(m.InPort).Flags&Workload != 0 {
 		return dropped(m, graph.Loop)
 	}
 	return routeRewrite
@@ -162,15 +167,11 @@ func flowHash(mem []byte, m *graph.Meta) uint32 {
 	return uint32(h >> 32)
 }
 
-// ttlSpent says whether the packet may not travel one hop further.
+// expired says whether the packet may not travel one hop further.
 //
 //fastpath:hot
-func ttlSpent(mem []byte, m *graph.Meta) bool {
-	at := m.Off + uint32(m.L3) + 8
-	if m.Flags&graph.IPv6 != 0 {
-		at--
-	}
-	return mem[at] <= 1 && m.Flags&graph.FromUs == 0
+func expired(m *graph.Meta) bool {
+	return m.Flags&(graph.Expiring|graph.FromUs) == graph.Expiring
 }
 
 // tooBig says whether a wire packet of m exceeds mtu.
@@ -214,7 +215,7 @@ func exception(st *State, mem []byte, m *graph.Meta, a *fib.Adjacency) graph.Edg
 	switch out := st.port(a.Port); {
 	case out.Flags&NoPolicyState != 0:
 		return dropped(m, graph.NoPolicy)
-	case ttlSpent(mem, m):
+	case expired(m):
 		return failed(m, graph.TTLSpent)
 	case tooBig(mem, m, a.MTU):
 		return oversize(mem, m, a.MTU)

@@ -27,9 +27,10 @@ type BusyPoll struct {
 	Budget int           // SO_BUSY_POLL_BUDGET, packets per poll; 0 for the kernel's choice
 }
 
-// DefaultTxBudget is what a Kick sends at most unless configured; the kernel's own
-// default of 32 costs a system call every 32 packets.
-const DefaultTxBudget = 512
+// DefaultTxBudget is what a Kick sends at most unless configured. In copy mode
+// the kernel works a microsecond or more on each packet, and while it does the
+// thread cannot be stopped for the garbage collector: this bounds how long.
+const DefaultTxBudget = 64
 
 // kernelTxBudget is the least that XDP_MAX_TX_SKB_BUDGET accepts, and its default.
 const kernelTxBudget = 32

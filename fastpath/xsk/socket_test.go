@@ -289,7 +289,7 @@ func TestKickSendsAtMostItsBudget(t *testing.T) {
 	near, far := newNamespace(t), newNamespace(t)
 	near.veth(far, "v0", 1500, "")
 	u := copyUMEM(t, 256)
-	for _, tt := range []struct{ budget, left int }{{0, 0}, {64, 136}, {1, 168}} {
+	for _, tt := range []struct{ budget, left int }{{0, 200 - DefaultTxBudget}, {256, 0}, {1, 168}} {
 		s, err := u.Open(SocketConfig{Interface: "v0", NetNS: near.fd, RingSize: 256, TxBudget: tt.budget})
 		if err != nil {
 			t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -12,7 +14,9 @@ import (
 
 	"margay.dev/margay/bench/forward"
 	"margay.dev/margay/bench/harness"
+	"margay.dev/margay/bench/idle"
 	"margay.dev/margay/bench/lookup"
+	"margay.dev/margay/bench/pods"
 	"margay.dev/margay/internal/render"
 	"margay.dev/margay/internal/version"
 )
@@ -26,7 +30,7 @@ const (
 
 // scenarios are all there are.
 func scenarios() []harness.Scenario {
-	return []harness.Scenario{forward.Scenario(), lookup.Scenario()}
+	return []harness.Scenario{forward.Scenario(), lookup.Scenario(), pods.Scenario(), idle.Scenario()}
 }
 
 // bench is one run of the program.
@@ -37,6 +41,8 @@ type bench struct {
 	quick  bool
 	output string
 	filter string
+
+	forwarder string
 }
 
 // errRun is an error of running what was asked for, not of asking.
@@ -96,7 +102,17 @@ func (b *bench) runCommand() *cobra.Command {
 	c.Flags().BoolVar(&b.quick, "quick", false, "end each scenario within 50 s, with fewer cases and windows")
 	c.Flags().StringVarP(&b.output, "output", "o", "table", "table, or json: one object a line, as soon as it is there")
 	c.Flags().StringVar(&b.filter, "filter", "", "run only cases of which SCENARIO/CASE contains this")
+	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for pods-tcp and idle")
 	return c
+}
+
+// besides is the path of a program in the folder of this one.
+func besides(name string) string {
+	self, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	return filepath.Join(filepath.Dir(self), name)
 }
 
 func (b *bench) runScenarios(ctx context.Context, names []string) error {
@@ -104,7 +120,7 @@ func (b *bench) runScenarios(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	o := harness.Options{Quick: b.quick, Filter: b.filter, Log: b.log}
+	o := harness.Options{Quick: b.quick, Filter: b.filter, Log: b.log, Forwarder: b.forwarder}
 	table := &harness.Table{}
 	switch b.output {
 	case "json":

@@ -43,7 +43,7 @@ func (r *rig) measure(ctx context.Context, s *harness.Session, v variant, d time
 	} else if r.plain != nil {
 		sides = append(sides, harness.Side{Name: loop, Window: func(d time.Duration) float64 { return r.plain.nanos(st, v.vec, d) }})
 	}
-	turns := harness.Compare(ctx, d, sides...)
+	turns := s.Meter.Compare(ctx, d, sides...)
 	allocs := harness.Allocations(4*v.frames, func() {
 		for range 4 {
 			r.bed.round(st, v.vec)

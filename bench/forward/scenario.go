@@ -30,6 +30,7 @@ const (
 	loop     = "plain-loop"
 
 	caseTime = 5 * time.Second
+	loadTime = 8 * time.Second // that a million routes may need on a busy machine
 )
 
 // variant is one way to run the graph.
@@ -137,8 +138,12 @@ func run(ctx context.Context, s *harness.Session) error {
 			left++
 		}
 	}
-	for _, t := range []table{{false, 1}, {true, 1}, {false, million}, {true, million}} {
+	for _, t := range []table{{false, 1}, {false, million}, {true, 1}, {true, million}} {
 		if len(groups[t]) == 0 {
+			continue
+		}
+		if t.routes == million && harness.Left(ctx, loadTime) < loadTime {
+			skip(s, groups[t])
 			continue
 		}
 		s.Say("load %s routes, IPv6 %v", count(t.routes), t.ipv6)
@@ -155,7 +160,7 @@ func run(ctx context.Context, s *harness.Session) error {
 				skip(s, groups[t][i:])
 				break
 			}
-			if err := rig.measure(ctx, s, v, harness.Share(ctx, left, caseTime)); err != nil {
+			if err := rig.measure(ctx, s, v, s.Share(ctx, left, caseTime)); err != nil {
 				rig.bed.close()
 				return fmt.Errorf("%s: %w", v, err)
 			}

@@ -14,9 +14,8 @@ const (
 	// between two turns of the kernel's scheduler on a busy machine.
 	WindowTime = 2 * time.Millisecond
 
-	waitLimit  = 0.01 // share of a window that its thread may wait for a CPU
-	wantRuns   = 101  // accepted windows of each side after which there is nothing more to learn
-	fewestRuns = 7    // accepted windows below which disturbed ones are better than none
+	// wantRuns is how many accepted windows of each side tell all there is to learn.
+	wantRuns = 101
 )
 
 // Side is one side of a comparison.
@@ -33,12 +32,38 @@ type Turns struct {
 	Noise Noise
 }
 
-// window is one that was measured.
-type window struct{ value, wait float64 }
+// Window is one measurement, and what disturbed it.
+type Window struct {
+	Value float64
+	// Wait is the share of it that its thread waited for a CPU; of work that
+	// several processes do, the share of the machine that others took.
+	Wait float64
+	Slow float64 // how much slower than at its best the core was around it
+}
 
-// Compare lets sides take turns until time is up or their windows are enough.
-// Windows in which the thread waited are left out as long as there are others.
-func Compare(ctx context.Context, atMost time.Duration, sides ...Side) Turns {
+// Limits are how disturbed a window may be.
+type Limits struct {
+	Wait, Slow float64
+	Fewest     int // windows; disturbed ones are better than fewer
+}
+
+// limits of windows that one thread takes.
+func limits() Limits { return Limits{Wait: 0.01, Slow: 0.15, Fewest: 7} }
+
+// disturbed is how far a window is from the limits: at most 1 is within them.
+func (l Limits) disturbed(w Window) float64 { return max(w.Wait/l.Wait, w.Slow/l.Slow) }
+
+func (l Limits) accept(w Window) bool { return l.disturbed(w) <= 1 }
+
+// Meter takes windows. It knows how fast the core was at its best.
+type Meter struct {
+	probe probe
+}
+
+// Compare lets sides take turns, once at least, until time is up or their windows
+// are enough. Where ctx ended before, an estimate may be nil.
+// Disturbed windows are left out as long as there are others.
+func (m *Meter) Compare(ctx context.Context, atMost time.Duration, sides ...Side) Turns {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
@@ -47,28 +72,31 @@ func Compare(ctx context.Context, atMost time.Duration, sides ...Side) Turns {
 	for _, s := range sides {
 		s.Window(WindowTime) // caches, branch predictors, pages
 	}
-	all := make([][]window, len(sides))
+	all := make([][]Window, len(sides))
 	end := time.Now().Add(atMost)
-	steal := q.steal()
-	for time.Now().Before(end) && ctx.Err() == nil && !enough(all) {
+	steal := readStolen()
+	speed := m.probe.run()
+	for round := 0; ctx.Err() == nil && (round == 0 || time.Now().Before(end) && !enough(all)); round++ {
 		for i, s := range sides {
+			before := speed
 			q.begin()
 			v := s.Window(WindowTime)
-			all[i] = append(all[i], window{v, q.end()})
+			wait := q.end()
+			speed = m.probe.run()
+			all[i] = append(all[i], Window{v, wait, m.probe.slow(max(before, speed))})
 		}
 	}
-	t := judge(all)
-	t.Noise.Steal, t.Noise.Load = steal.since(), load()
+	t := Judge(all, limits())
+	t.Noise.Steal = steal.since()
 	return t
 }
 
-func accepted(w window) bool { return w.wait <= waitLimit }
-
-func enough(all [][]window) bool {
+// enough says whether no side needs more windows.
+func enough(all [][]Window) bool {
 	for _, ws := range all {
 		n := 0
 		for _, w := range ws {
-			if accepted(w) {
+			if limits().accept(w) {
 				n++
 			}
 		}
@@ -79,24 +107,25 @@ func enough(all [][]window) bool {
 	return true
 }
 
-// judge keeps the quiet windows, or the least disturbed where those are too few.
-func judge(all [][]window) Turns {
-	t := Turns{Noise: Noise{Quiet: true}}
+// Judge keeps the quiet windows of each side, or the least disturbed where those
+// are too few.
+func Judge(all [][]Window, l Limits) Turns {
+	t := Turns{Noise: Noise{Quiet: true, Load: load()}}
 	for _, ws := range all {
-		slices.SortStableFunc(ws, func(a, b window) int { return cmp.Compare(a.wait, b.wait) })
+		slices.SortStableFunc(ws, func(a, b Window) int { return cmp.Compare(l.disturbed(a), l.disturbed(b)) })
 		n := 0
-		for n < len(ws) && (accepted(ws[n]) || n < fewestRuns) {
+		for n < len(ws) && (l.accept(ws[n]) || n < l.Fewest) {
 			n++
 		}
 		var values []float64
 		for _, w := range ws[:n] {
-			values = append(values, w.value)
-			t.Noise.Wait = max(t.Noise.Wait, w.wait)
+			values = append(values, w.Value)
+			t.Noise.Wait, t.Noise.Slow = max(t.Noise.Wait, w.Wait), max(t.Noise.Slow, w.Slow)
+			t.Noise.Quiet = t.Noise.Quiet && l.accept(w)
 		}
 		t.Noise.Repeated += len(ws) - n
 		t.Sides = append(t.Sides, Summary(values))
 	}
-	t.Noise.Quiet = t.Noise.Wait <= waitLimit
 	return t
 }
 

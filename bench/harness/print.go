@@ -60,16 +60,19 @@ func spread(v *[2]float64) string {
 	return figure(&v[0]) + ".." + figure(&v[1])
 }
 
+// budget is what was allowed, and whether ours keeps to it.
 func budget(r Result) string {
-	switch {
-	case r.Budget == nil:
-		return ""
-	case r.Met == nil:
-		return figure(r.Budget)
-	case *r.Met:
-		return figure(r.Budget) + " ok"
+	word := figure(r.Budget)
+	if r.MinRatio != nil {
+		word = "ratio " + figure(r.MinRatio)
 	}
-	return figure(r.Budget) + " OVER"
+	switch {
+	case r.Met == nil:
+		return word
+	case *r.Met:
+		return word + " ok"
+	}
+	return word + " MISSED"
 }
 
 func remark(r Result) string {
@@ -77,7 +80,8 @@ func remark(r Result) string {
 	case r.Why != "":
 		return r.Why
 	case r.Noise != nil && !r.Noise.Quiet:
-		return fmt.Sprintf("disturbed: waited %s, load %.1f", render.Percent(r.Noise.Wait), r.Noise.Load)
+		return fmt.Sprintf("disturbed: waited, or others ran, %s; core slower by %s; load %.1f",
+			render.Percent(r.Noise.Wait), render.Percent(r.Noise.Slow), r.Noise.Load)
 	}
 	return ""
 }

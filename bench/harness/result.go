@@ -27,6 +27,7 @@ type Result struct {
 	Why       string   `json:"why,omitempty"` // why a value is null
 	// Budget is what the design allows ours, and Met whether it keeps to it.
 	Budget     *float64    `json:"budget,omitempty"`
+	MinRatio   *float64    `json:"min_ratio,omitempty"` // a budget of the ratio instead
 	Met        *bool       `json:"met,omitempty"`
 	Runs       int         `json:"runs"`        // accepted windows of ours
 	Spread     *[2]float64 `json:"spread"`      // first and third quartile of ours
@@ -50,7 +51,8 @@ type Machine struct {
 // Noise tells how quiet it was.
 type Noise struct {
 	Quiet    bool    `json:"quiet"`    // every window kept to the limits
-	Wait     float64 `json:"wait"`     // worst share of a window spent waiting for a CPU
+	Wait     float64 `json:"wait"`     // worst share of a window spent waiting for a CPU, or that others took
+	Slow     float64 `json:"slow"`     // how much slower than at its best the core was, at worst
 	Steal    float64 `json:"steal"`    // share of CPU time that the hypervisor took meanwhile
 	Repeated int     `json:"repeated"` // windows thrown away
 	Load     float64 `json:"load"`     // processes that ran or wanted to (1 minute average)
@@ -82,6 +84,15 @@ func New(caseName string, m Metric, ours *Estimate, peer string, theirs *Estimat
 	return r
 }
 
+// WantRatio says that the design asks for a ratio of at least least.
+func (r *Result) WantRatio(least float64) {
+	r.MinRatio = &least
+	if r.Ratio != nil {
+		met := *r.Ratio >= least
+		r.Met = &met
+	}
+}
+
 // ratio is how many times better a is than b; nil where that means nothing.
 func ratio(a, b float64, more bool) *float64 {
 	if !more {
@@ -100,7 +111,7 @@ func (r Result) line() ([]byte, error) {
 	r.Spread, r.PeerSpread = shortPair(r.Spread), shortPair(r.PeerSpread)
 	if r.Noise != nil {
 		n := *r.Noise
-		n.Wait, n.Steal, n.Load = round(n.Wait), round(n.Steal), round(n.Load)
+		n.Wait, n.Slow, n.Steal, n.Load = round(n.Wait), round(n.Slow), round(n.Steal), round(n.Load)
 		r.Noise = &n
 	}
 	extra := make(map[string]float64, len(r.Extra))

@@ -28,11 +28,14 @@ type Options struct {
 	Filter string        // only cases of which scenario/case contains it
 	Out    func(Result) error
 	Log    io.Writer // progress
+	// Forwarder is the program that scenarios with real processes start.
+	Forwarder string
 }
 
 // Session is one run of one scenario.
 type Session struct {
 	Options
+	Meter    *Meter
 	scenario string
 	machine  Machine
 	started  time.Time
@@ -43,22 +46,23 @@ type Session struct {
 // Run runs scenarios one after another. What one cannot do keeps no other from
 // running.
 func Run(ctx context.Context, o Options, scenarios ...Scenario) error {
+	m := &Meter{}
 	var errs []error
 	for _, sc := range scenarios {
 		if ctx.Err() != nil {
 			errs = append(errs, context.Cause(ctx))
 			break
 		}
-		errs = append(errs, runOne(ctx, o, sc))
+		errs = append(errs, runOne(ctx, o, m, sc))
 	}
 	return errors.Join(errs...)
 }
 
-func runOne(ctx context.Context, o Options, sc Scenario) error {
+func runOne(ctx context.Context, o Options, m *Meter, sc Scenario) error {
 	if o.Quick && o.Limit == 0 {
 		o.Limit = quickTime
 	}
-	s := &Session{Options: o, scenario: sc.Name, started: time.Now()}
+	s := &Session{Options: o, Meter: m, scenario: sc.Name, started: time.Now()}
 	if o.Limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, o.Limit)
@@ -95,8 +99,12 @@ func Left(ctx context.Context, otherwise time.Duration) time.Duration {
 	return min(otherwise, max(0, time.Until(end)))
 }
 
-// Share is the time for one of n cases that are left, at most most.
-func Share(ctx context.Context, n int, most time.Duration) time.Duration {
+// Share is the time for one of n cases that are left, at most most, and in a
+// quick run at most a second.
+func (s *Session) Share(ctx context.Context, n int, most time.Duration) time.Duration {
+	if s.Quick {
+		most = min(most, time.Second)
+	}
 	return min(most, Left(ctx, most*time.Duration(n))/time.Duration(max(1, n)))
 }
 

@@ -1,0 +1,164 @@
+package pods
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"margay.dev/margay/bench/stage"
+	"margay.dev/margay/internal/hostnet"
+)
+
+// sample is one run of iperf3 over a path.
+type sample struct {
+	gbit  float64 // Gbit/s that the server received
+	cpuGB float64 // CPU seconds of client, server and whatever is between, per GB
+	other float64 // share of the machine's CPU time that others took meanwhile
+}
+
+// measure runs iperf3 over p for some seconds.
+func (p *path) measure(ctx context.Context, streams, seconds int) (sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+15*time.Second)
+	defer cancel()
+	addr := p.addr.String()
+	server, err := start(ctx, p.server, "iperf3", "-s", "-1", "-J", "-B", addr)
+	if err != nil {
+		return sample{}, err
+	}
+	s, err := p.drive(ctx, addr, streams, seconds, server)
+	if err != nil {
+		cancel()
+		return sample{}, errors.Join(err, ignoreKilled(server.wait()))
+	}
+	return s, nil
+}
+
+func (p *path) drive(ctx context.Context, addr string, streams, seconds int, server *command) (sample, error) {
+	if err := p.listening(ctx); err != nil {
+		return sample{}, err
+	}
+	before, err := p.read()
+	if err != nil {
+		return sample{}, err
+	}
+	client, err := start(ctx, p.client, "iperf3", "-c", addr, "-J", "-t", strconv.Itoa(seconds), "-P", strconv.Itoa(streams))
+	if err != nil {
+		return sample{}, err
+	}
+	if err := errors.Join(client.wait(), server.wait()); err != nil {
+		return sample{}, err
+	}
+	after, err := p.read()
+	if err != nil {
+		return sample{}, err
+	}
+	bits, octets, err := received(client.out.Bytes())
+	if err != nil {
+		return sample{}, err
+	}
+	took := client.cpu() + server.cpu() + after.between - before.between
+	return sample{
+		gbit:  bits / 1e9,
+		cpuGB: took.Seconds() / (octets / 1e9),
+		other: max(0, (after.busy-before.busy-took).Seconds()) / (after.at.Sub(before.at).Seconds() * float64(runtime.NumCPU())),
+	}, nil
+}
+
+// reading is the CPU time taken up to a moment.
+type reading struct {
+	at            time.Time
+	busy, between time.Duration
+}
+
+func (p *path) read() (r reading, err error) {
+	r.at = time.Now()
+	if r.busy, err = stage.Busy(); err == nil && p.cpu != nil {
+		r.between, err = p.cpu()
+	}
+	return r, err
+}
+
+// listening waits until the server's socket is there.
+func (p *path) listening(ctx context.Context) error {
+	for {
+		var out string
+		err := p.server.Do(func() error {
+			b, err := exec.CommandContext(ctx, "ss", "-Hltn", "sport = :5201").Output()
+			out = string(b)
+			return err
+		})
+		if err != nil || strings.TrimSpace(out) != "" {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for iperf3 to listen: %w", context.Cause(ctx))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// received reads what the server got from the client's report.
+func received(report []byte) (bitsPerSecond, octets float64, err error) {
+	var r struct {
+		Error string
+		End   struct {
+			Received struct {
+				Bits  float64 `json:"bits_per_second"`
+				Bytes float64
+			} `json:"sum_received"`
+		}
+	}
+	if err := json.Unmarshal(report, &r); err != nil {
+		return 0, 0, fmt.Errorf("read iperf3's report: %w", err)
+	}
+	if r.Error != "" {
+		return 0, 0, fmt.Errorf("iperf3: %s", r.Error)
+	}
+	if r.End.Received.Bytes == 0 {
+		return 0, 0, errors.New("iperf3: nothing arrived")
+	}
+	return r.End.Received.Bits, r.End.Received.Bytes, nil
+}
+
+// command is a program that runs in a namespace.
+type command struct {
+	cmd *exec.Cmd
+	out bytes.Buffer
+}
+
+func start(ctx context.Context, ns *hostnet.Namespace, argv ...string) (*command, error) {
+	c := &command{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...)}
+	c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.out
+	if err := ns.Do(c.cmd.Start); err != nil {
+		return nil, fmt.Errorf("start %s: %w", argv[0], err)
+	}
+	return c, nil
+}
+
+func (c *command) wait() error {
+	if err := c.cmd.Wait(); err != nil {
+		return fmt.Errorf("%s: %w: %.300s", strings.Join(c.cmd.Args, " "), err, c.out.String())
+	}
+	return nil
+}
+
+// ignoreKilled leaves out the end of a server that was killed because the client failed.
+func ignoreKilled(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && !exit.Exited() {
+		return nil
+	}
+	return err
+}
+
+func (c *command) cpu() time.Duration {
+	return c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()
+}

@@ -1,0 +1,88 @@
+package stage
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCPUOfAProcessGrowsWithItsWork(t *testing.T) {
+	before, err := CPU(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(50 * time.Millisecond); time.Now().Before(end); {
+	}
+	after, err := CPU(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := after - before; took <= 0 || took > 30*time.Second {
+		t.Errorf("50 ms of work took %v", took)
+	}
+	if one, err := CPU(os.Getpid(), os.Getpid()); err != nil || one <= 0 || one > after {
+		t.Errorf("the first thread took %v (%v) of %v", one, err, after)
+	}
+	c := exec.Command("true")
+	if err := c.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CPU(c.Process.Pid); err == nil {
+		t.Error("a process that is gone has CPU time")
+	}
+}
+
+func TestBusyLeavesOutIdleAndInterrupts(t *testing.T) {
+	tests := map[string]struct {
+		stat string
+		want time.Duration // 0: an error
+	}{
+		"a machine": {"cpu  100 20 300 9999 50 7 8 40 0 0\ncpu0 1 2 3 4\n", 4600 * time.Millisecond},
+		"cut short": {"cpu  100 20 300", 0},
+		"no number": {"cpu  100 twenty 300 9999 50 7 8 40 0 0", 0},
+		"empty":     {"", 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := busy([]byte(tt.stat))
+			if got != tt.want || (err != nil) != (tt.want == 0) {
+				t.Errorf("got %v, %v; want %v", got, err, tt.want)
+			}
+		})
+	}
+	if got, err := Busy(); err != nil || got <= 0 {
+		t.Errorf("this machine was busy for %v, %v", got, err)
+	}
+}
+
+const smaps = `7f0000000000-7f0004000000 rw-s 00000000 00:01 1234 /memfd:margay-arena (deleted)
+Size:              65536 kB
+Rss:                2048 kB
+Pss:                2048 kB
+00400000-00800000 r-xp 00000000 fe:00 99 /usr/bin/margay-forwarder
+Rss:                 512 kB
+c000000000-c000400000 rw-p 00000000 00:00 0
+Rss:                 256 kB
+SwapPss:               0 kB
+`
+
+func TestMemoryByWhatItHolds(t *testing.T) {
+	if got, want := memory([]byte(smaps)), (Memory{Total: 2816 << 10, Packets: 2048 << 10}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got, err := MemoryOf(os.Getpid()); err != nil || got.Total < 1<<20 || got.Packets != 0 {
+		t.Errorf("this test takes %+v, %v", got, err)
+	}
+}
+
+func TestRaiseSaysWhatIsMissing(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: who is not gets told just that")
+	}
+	_, err := Raise(t.Context(), "none", "", t.TempDir()+"/margay-forwarder")
+	if err == nil || !strings.Contains(err.Error(), "make build") {
+		t.Errorf("error is %v, want what to do about a forwarder that is not there", err)
+	}
+}

@@ -65,8 +65,8 @@ func (w *Worker) takeHanded(g *wiring) {
 	for i, r := range g.handed {
 		most := VectorMax / 2 * (i + 1) / len(g.handed)
 		for w.used < most && r.take(&w.meta[w.used]) {
-			slot := [1]uint16{uint16(w.used)}
-			w.queueTx(w.meta[w.used].OutPort, slot[:])
+			m, slot := &w.meta[w.used], [1]uint16{uint16(w.used)}
+			w.queueTx(m.OutPort, slot[:], uint64(m.Len), uint64(m.Segments))
 			w.used++
 		}
 	}

@@ -54,10 +54,11 @@ func (w *Worker) receiveFrom(rx *rxBinding, room int) {
 	c.RxBytes += bytes
 }
 
-// queueTx lets packets, all for one port, wait for its transmit queue.
+// queueTx lets packets, all for one port, wait for its transmit queue; bytes and
+// segments are theirs together.
 //
 //fastpath:hot
-func (w *Worker) queueTx(port uint16, packets []uint16) {
+func (w *Worker) queueTx(port uint16, packets []uint16, bytes, segments uint64) {
 	if int(port) >= len(w.tx) {
 		for _, slot := range packets {
 			w.refuseSlot(slot, TxNoPort)
@@ -69,6 +70,8 @@ func (w *Worker) queueTx(port uint16, packets []uint16) {
 		w.dirty = append(w.dirty, port) // arch:cap each port stands here once, and rewire made room for all
 	}
 	l.n += copy(l.idx[l.n&(slots-1):], packets)
+	l.bytes += bytes
+	l.segments += segments
 }
 
 // flush hands what waits to the transmit queues, or to the workers that own them.
@@ -77,24 +80,34 @@ func (w *Worker) queueTx(port uint16, packets []uint16) {
 func (w *Worker) flush() {
 	for _, port := range w.dirty {
 		l := &w.tx[port]
+		tx := &noTx
+		if int(port) < len(w.wired.tx) {
+			tx = &w.wired.tx[port]
+		}
+		if tx.queue != nil {
+			w.countTx(port, tx, l.bytes, l.segments) // what is refused is taken off again
+		}
 		for from := 0; from < l.n; from += VectorMax {
 			w.vec.idx = l.idx[from:min(from+VectorMax, l.n)]
-			w.transmit(port, &w.vec)
+			w.transmit(port, tx, &w.vec)
 		}
-		l.n = 0
+		l.n, l.bytes, l.segments = 0, 0, 0
 	}
 	w.dirty = w.dirty[:0]
 }
 
+// noTx is the binding of a port that has gone.
+//
+// arch:var its address is taken, but nobody writes through it
+var noTx txBinding
+
 //fastpath:hot
-func (w *Worker) transmit(port uint16, v *Vector) {
-	if int(port) >= len(w.wired.tx) {
-		w.refuse(v, TxNoPort)
-		return
-	}
-	switch tx := &w.wired.tx[port]; {
+func (w *Worker) transmit(port uint16, tx *txBinding, v *Vector) {
+	switch {
 	case tx.queue != nil:
-		w.send(port, tx, v)
+		if refused := tx.queue.TxBurst(&w.IO, v); refused > 0 {
+			w.takeBack(port, tx, v)
+		}
 	case tx.ring != nil:
 		w.handOver(tx, v)
 	default:
@@ -102,23 +115,11 @@ func (w *Worker) transmit(port uint16, v *Vector) {
 	}
 }
 
-// send transmits v by a queue of our own and settles the account.
+// countTx books packets as sent, or as punted where the port is the host's.
 //
 //fastpath:hot
-func (w *Worker) send(port uint16, tx *txBinding, v *Vector) {
-	var bytes, segments uint64
-	for _, slot := range v.idx { // before the burst: a sent packet's Meta is spent
-		m := &w.meta[slot&SlotMask]
-		bytes += uint64(m.Len)
-		segments += uint64(m.Segments)
-	}
+func (w *Worker) countTx(port uint16, tx *txBinding, bytes, segments uint64) {
 	c := &w.stats.Ports[port]
-	if refused := tx.queue.TxBurst(&w.IO, v); refused > 0 {
-		b, n := w.takeBack(v)
-		bytes -= b
-		segments -= n
-		c.TxDrops += n
-	}
 	c.TxPackets += segments
 	c.TxBytes += bytes
 	if tx.host {
@@ -129,18 +130,18 @@ func (w *Worker) send(port uint16, tx *txBinding, v *Vector) {
 }
 
 // takeBack drops the packets of v that a queue refused, each for its Reason.
-func (w *Worker) takeBack(v *Vector) (bytes, segments uint64) {
+func (w *Worker) takeBack(port uint16, tx *txBinding, v *Vector) {
 	for i := range v.idx {
 		m := v.Meta(i)
 		if m.Reason == NoReason {
 			continue
 		}
-		bytes += uint64(m.Len)
-		segments += uint64(m.Segments)
-		w.stats.Counters.Drops[m.Reason] += uint64(m.Segments)
+		n := uint64(m.Segments)
+		w.countTx(port, tx, -uint64(m.Len), -n) // modulo 2^64: off again
+		w.stats.Ports[port].TxDrops += n
+		w.stats.Counters.Drops[m.Reason] += n
 		w.Free(m)
 	}
-	return bytes, segments
 }
 
 func (w *Worker) refuse(v *Vector, r Reason) {
@@ -193,9 +194,16 @@ type txNode struct{}
 func (txNode) Process(w *Worker, v *Vector, _ []Edge) {
 	idx, metas := v.idx, v.meta
 	for i := 0; i < len(idx); {
-		port, from := metas[idx[i]&SlotMask].OutPort, i
-		for i++; i < len(idx) && metas[idx[i]&SlotMask].OutPort == port; i++ {
+		from, port := i, metas[idx[i]&SlotMask].OutPort
+		var bytes, segments uint64
+		for ; i < len(idx); i++ {
+			m := &metas[idx[i]&SlotMask]
+			if m.OutPort != port {
+				break
+			}
+			bytes += uint64(m.Len)
+			segments += uint64(m.Segments)
 		}
-		w.queueTx(port, idx[from:i])
+		w.queueTx(port, idx[from:i], bytes, segments)
 	}
 }

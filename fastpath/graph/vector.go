@@ -46,6 +46,8 @@ func (v *Vector) Index() []uint16 { return v.idx }
 type list struct {
 	n   int
 	idx [slots]uint16
+	// Of packets that wait for a transmit queue, together.
+	bytes, segments uint64
 }
 
 //fastpath:hot

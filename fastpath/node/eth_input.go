@@ -43,7 +43,8 @@ func (n *ethInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) 
 			next[i] = dropped(m, graph.RxRunt)
 			continue
 		}
-		h := (*[pkt.EthernetSize]byte)(mem[m.Off:])
+		at := int(m.Off)
+		h := (*[pkt.EthernetSize]byte)(mem[at : at+pkt.EthernetSize])
 		p := st.port(m.InPort)
 		m.L3 = pkt.EthernetSize
 		etherType := binary.LittleEndian.Uint16(h[12:14])

@@ -42,13 +42,14 @@ func (n *ipInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 			next[i] = dropped(m, graph.IPTruncated)
 			continue
 		}
-		h := (*[pkt.IPv4Size]byte)(mem[m.Off+l3:])
+		at := int(m.Off + l3)
+		h := (*[pkt.IPv4Size]byte)(mem[at : at+pkt.IPv4Size])
 		if h[0] == 0x45 && m.Flags&graph.IPv6 == 0 {
 			next[i] = plain4(m, h)
 		} else {
 			next[i] = other(m, mem[m.Off+l3:m.Off+m.Head])
 		}
-		if next[i] == ipRoute && m.L4 != 0 && transportLies(m, mem[m.Off+uint32(m.L4):m.Off+m.Head]) {
+		if next[i] == ipRoute && m.L4 != 0 && transportLies(m, mem) {
 			next[i] = dropped(m, graph.L4Length)
 		}
 		if m.Flags&(graph.Partial|graph.Broadcast) != 0 || m.Bufs != 1 || m.GSO != graph.GSONone {
@@ -227,30 +228,33 @@ func optionsAllowed(o []byte) bool {
 	return true
 }
 
-// transportLies says whether the transport header at p contradicts the packet:
+// transportLies says whether the transport header contradicts the packet:
 // a TCP header longer than it, a UDP length of another size. Superpackets and
 // first fragments are longer or shorter than UDP's field says, by nature.
 //
 //fastpath:hot
-func transportLies(m *graph.Meta, p []byte) bool {
+func transportLies(m *graph.Meta, mem []byte) bool {
+	have, at := m.Head-uint32(m.L4), int(m.Off+uint32(m.L4))
 	switch m.Proto {
 	case pkt.ProtoUDP:
-		if len(p) < 8 {
+		if have < 8 {
 			return true
 		}
+		p := (*[8]byte)(mem[at : at+8])
 		n := uint32(binary.BigEndian.Uint16(p[4:6]))
 		if m.Flags&graph.Fragment != 0 || m.GSO != graph.GSONone {
 			return n < 8
 		}
 		return n < 8 || n > m.Len-uint32(m.L4)
 	case pkt.ProtoTCP:
-		if len(p) < 20 {
+		if have < 20 {
 			return true
 		}
-		size := int(p[12]>>4) * 4
-		return size < 20 || size > len(p)
+		p := (*[20]byte)(mem[at : at+20])
+		size := uint32(p[12]>>4) * 4
+		return size < 20 || size > have
 	case pkt.ProtoICMP, pkt.ProtoICMPv6:
-		return len(p) < pkt.ICMPHeaderSize // the rest lies in a later buffer
+		return have < pkt.ICMPHeaderSize // the rest lies in a later buffer
 	}
 	return false
 }

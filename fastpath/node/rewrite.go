@@ -49,7 +49,8 @@ func (n *rewrite) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 			next[i] = dropped(m, graph.NoPolicy)
 			continue
 		}
-		if h := (*[pkt.IPv4Size]byte)(mem[m.Off+uint32(m.L3):]); m.Flags&(graph.IPv6|graph.FromUs) == 0 {
+		at := int(m.Off + uint32(m.L3))
+		if h := (*[pkt.IPv4Size]byte)(mem[at : at+pkt.IPv4Size]); m.Flags&(graph.IPv6|graph.FromUs) == 0 {
 			h[8]-- // RFC 1812 section 5.3.1, and RFC 1624 for the checksum, which is never 0xffff
 			sum := uint32(binary.LittleEndian.Uint16(h[10:12])) + 1
 			binary.LittleEndian.PutUint16(h[10:12], uint16(sum+(sum+1)>>16))
@@ -58,7 +59,8 @@ func (n *rewrite) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 		}
 		m.OutPort = out.Main
 		if a.HeaderLen == pkt.EthernetSize && m.L3 == pkt.EthernetSize {
-			*(*[pkt.EthernetSize]byte)(mem[m.Off:]) = [pkt.EthernetSize]byte(a.Header[:])
+			at = int(m.Off)
+			*(*[pkt.EthernetSize]byte)(mem[at : at+pkt.EthernetSize]) = [pkt.EthernetSize]byte(a.Header[:])
 		} else {
 			relink(mem, m, a)
 		}

@@ -65,13 +65,15 @@ func (n *route) gather(mem []byte, v *graph.Vector) (n4, n6 int) {
 	metas := v.Metas()
 	for i, slot := range v.Index() {
 		m := &metas[slot&graph.SlotMask]
-		h := mem[m.Off+uint32(m.L3):]
+		l3 := int(m.Off + uint32(m.L3))
 		if m.Flags&graph.IPv6 == 0 {
+			h := (*[pkt.IPv4Size]byte)(mem[l3 : l3+pkt.IPv4Size])
 			n.at4[n4&(graph.VectorMax-1)] = uint16(i)
 			n.dst4[n4&(graph.VectorMax-1)] = binary.BigEndian.Uint32(h[16:20])
 			n4++
 			continue
 		}
+		h := (*[pkt.IPv6Size]byte)(mem[l3 : l3+pkt.IPv6Size])
 		n.at6[n6&(graph.VectorMax-1)] = uint16(i)
 		n.dst6[n6&(graph.VectorMax-1)] = [2]uint64{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
 		n6++
@@ -134,11 +136,12 @@ func refuseSource(view *fib.View, in *Port, mem []byte, m *graph.Meta) graph.Rea
 		return graph.NoPolicy
 	}
 	var nh fib.NextHopID
-	l3 := m.Off + uint32(m.L3)
-	if m.Flags&graph.IPv6 == 0 {
-		nh = view.Lookup4(binary.BigEndian.Uint32(mem[l3+12 : l3+16]))
+	l3 := int(m.Off + uint32(m.L3))
+	if h := (*[pkt.IPv4Size]byte)(mem[l3 : l3+pkt.IPv4Size]); m.Flags&graph.IPv6 == 0 {
+		nh = view.Lookup4(binary.BigEndian.Uint32(h[12:16]))
 	} else {
-		nh = view.Lookup6(binary.BigEndian.Uint64(mem[l3+8:l3+16]), binary.BigEndian.Uint64(mem[l3+16:l3+24]))
+		h := (*[pkt.IPv6Size]byte)(mem[l3 : l3+pkt.IPv6Size])
+		nh = view.Lookup6(binary.BigEndian.Uint64(h[8:16]), binary.BigEndian.Uint64(h[16:24]))
 	}
 	a := view.Adjacency(view.Resolve(nh, 0))
 	if a.Port != m.InPort || a.Kind != fib.Rewrite && a.Kind != fib.Incomplete {

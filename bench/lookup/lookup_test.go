@@ -48,7 +48,7 @@ func TestTablesAgree(t *testing.T) {
 
 func TestScenarioRuns(t *testing.T) {
 	metrics := map[string]int{}
-	o := harness.Options{Quick: true, Limit: 8 * time.Second, Filter: "routes=1k", Log: io.Discard}
+	o := harness.Options{Quick: true, Limit: time.Minute, Filter: "routes=1k", Log: io.Discard}
 	o.Out = func(r harness.Result) error {
 		metrics[r.Metric]++
 		if r.Ours == nil || r.Ratio == nil {

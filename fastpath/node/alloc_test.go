@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -44,22 +45,31 @@ func mixed() map[uint16][]gt.Packet {
 	return all
 }
 
+// loopMixed lets mixed traffic come in by all queues until endAll.
+func loopMixed(l *gt.Lab) {
+	traffic := mixed()
+	for port := range gt.Ports {
+		for _, q := range l.Queues(port) {
+			q.Loop(traffic[port]...)
+		}
+	}
+}
+
+func endAll(l *gt.Lab) {
+	for port := range gt.Ports {
+		for _, q := range l.Queues(port) {
+			q.End()
+		}
+	}
+}
+
 // A pass allocates nothing, whatever comes, and also when packets change hands
 // between workers.
 func TestMixedTrafficAllocatesNothing(t *testing.T) {
 	for _, workers := range []int{1, 2} {
 		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) {
 			l := gt.StandardConfig(t, gt.Config{Workers: workers, Single: []uint16{gt.Veth, gt.Host, gt.Side}})
-			for port := range gt.Ports {
-				for _, q := range l.Queues(port) {
-					q.Discard, q.Repeat = true, true
-				}
-			}
-			for port, ps := range mixed() {
-				for i := range workers {
-					l.Queue(port, i).Inject(ps...)
-				}
-			}
+			loopMixed(l)
 			for range 200 { // until every buffer has its size, and what is held is held
 				l.Engine.Step()
 			}
@@ -74,14 +84,56 @@ func TestMixedTrafficAllocatesNothing(t *testing.T) {
 			if n != 0 {
 				t.Errorf("%v allocations per pass, want 0", n)
 			}
-			for port := range gt.Ports {
-				for _, q := range l.Queues(port) {
-					q.Repeat = false
-				}
-			}
+			endAll(l)
 			wantAllUsed(t, l)
 		})
 	}
+}
+
+// Two workers carry all of it while the tables change under them: next hops,
+// adjacencies, routes, ports. Nothing is lost, and no buffer.
+func TestTablesChangeUnderTraffic(t *testing.T) {
+	l := gt.StandardConfig(t, gt.Config{Workers: 2, Running: true, Single: []uint16{gt.Veth, gt.Host, gt.Side}})
+	loopMixed(l)
+	for round := range 100 {
+		changeTables(t, l, round)
+	}
+	endAll(l)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		l.Engine.Kick()
+		if c := l.Engine.Total(); c.Held == 0 && c.In() == c.Out() {
+			return // and the lab's end checks the rest
+		}
+		if time.Now().After(end) {
+			t.Fatalf("after 10 s %+v", l.Engine.Total())
+		}
+	}
+}
+
+// changeTables makes the next hops that must be asked for known and unknown in
+// turn, and moves routes and a VLAN. It ends with all of them known.
+func changeTables(t *testing.T, l *gt.Lab, round int) {
+	t.Helper()
+	for _, ipv6 := range []bool{false, true} {
+		gw := gt.Addr(ipv6, gt.NetUp, gt.Asked)
+		for port, n := range map[uint16]int{gt.Up: gt.NetAsk, gt.Side: gt.NetAskSide} {
+			a := l.Incomplete(port, gw)
+			if round%2 == 1 {
+				a = l.Rewrite(port, ipv6, gt.StationMAC(0, 9), gw)
+			}
+			l.SetAdjacency(l.Way(gt.Addr(ipv6, n, 1), 0), a)
+		}
+		p := netip.PrefixFrom(gt.Addr(ipv6, gt.NetRemote, round%20), gt.Addr(ipv6, 0, 0).BitLen())
+		l.Route(p, l.Way(gt.Addr(ipv6, gt.NetSide, gt.Gateway), 0))
+		l.Tables.FIB.DeleteRoute(p)
+	}
+	l.Publish(func(s *node.State) { s.Ports[gt.Mute].MTU = uint16(1500 + round) })
+	gen := l.Tables.FIB.Generation()
+	if err := l.Engine.Quiesce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.Tables.FIB.Quiesced(gen)
+	l.Engine.Kick()
 }
 
 // wantAllUsed fails t unless the traffic has met every node.

@@ -263,35 +263,51 @@ func TestHeldPacketsFollowTheirRoute(t *testing.T) {
 // is neither asked for without end nor given up although it is known.
 func TestFlowsOfAGroupWaitForTheirOwnWay(t *testing.T) {
 	gt.Families(t, func(t *testing.T, ipv6 bool) {
-		l := gt.Standard(t, 1)
-		pod, dst := gt.Addr(ipv6, gt.NetPods, gt.PodHost), gt.Addr(ipv6, gt.NetSpread, 1)
-		gateway := gt.Addr(ipv6, gt.NetUp, gt.Asked)
-		unknown := l.Adjacency(l.Incomplete(gt.Up, gateway))
-		l.Route(gt.Net(ipv6, gt.NetSpread), unknown, l.Way(gt.Addr(ipv6, gt.NetSide, gt.Gateway), 0))
-		for i := range 20 {
-			l.Inject(gt.Pod, gt.UDPPorts(pod, dst, 10, uint16(i), 9))
-		}
-		l.Run()
-		asked := len(l.Collect(gt.Up))
-		held := l.Engine.Total().Held
-		if held == 0 || held > 16 || len(l.Collect(gt.Side)) != 20-int(held) {
-			t.Fatalf("%d of 20 packets are held", held)
-		}
-		for range 20 {
-			l.Engine.Kick()
-			l.Advance(30 * time.Millisecond)
-			asked += len(l.Collect(gt.Up))
-		}
-		if asked != 1 {
-			t.Errorf("asked %d times in 600 ms, want once", asked)
-		}
-		l.SetAdjacency(unknown, l.Rewrite(gt.Up, ipv6, gt.StationMAC(0, 9), gateway))
-		l.Engine.Kick()
-		l.Run()
-		if n := len(l.Collect(gt.Up)); n != int(held) {
-			t.Errorf("%d packets left, want %d", n, held)
+		for name, last := range map[string]bool{"the first": false, "the last": true} {
+			t.Run("of which "+name+" is not known", func(t *testing.T) {
+				l := gt.Standard(t, 1)
+				gateway := gt.Addr(ipv6, gt.NetUp, gt.Asked)
+				unknown := l.Adjacency(l.Incomplete(gt.Up, gateway))
+				known := l.Way(gt.Addr(ipv6, gt.NetSide, gt.Gateway), 0)
+				if last {
+					l.Route(gt.Net(ipv6, gt.NetSpread), known, unknown)
+				} else {
+					l.Route(gt.Net(ipv6, gt.NetSpread), unknown, known)
+				}
+				held, asked := holdFlows(t, l, ipv6)
+				if asked != 1 {
+					t.Errorf("asked %d times in 600 ms, want once", asked)
+				}
+				l.SetAdjacency(unknown, l.Rewrite(gt.Up, ipv6, gt.StationMAC(0, 9), gateway))
+				l.Engine.Kick()
+				l.Run()
+				if n := len(l.Collect(gt.Up)); n != held {
+					t.Errorf("%d packets left, want %d", n, held)
+				}
+			})
 		}
 	})
+}
+
+// holdFlows sends flows to NetSpread, some of which must wait, and lets 600 ms pass.
+func holdFlows(t *testing.T, l *gt.Lab, ipv6 bool) (held, asked int) {
+	t.Helper()
+	pod, dst := gt.Addr(ipv6, gt.NetPods, gt.PodHost), gt.Addr(ipv6, gt.NetSpread, 1)
+	for i := range 20 {
+		l.Inject(gt.Pod, gt.UDPPorts(pod, dst, 10, uint16(i), 9))
+	}
+	l.Run()
+	asked = len(l.Collect(gt.Up))
+	held = int(l.Engine.Total().Held)
+	if held == 0 || held > 16 || len(l.Collect(gt.Side)) != 20-held {
+		t.Fatalf("%d of 20 packets are held", held)
+	}
+	for range 20 {
+		l.Engine.Kick()
+		l.Advance(30 * time.Millisecond)
+		asked += len(l.Collect(gt.Up))
+	}
+	return held, asked
 }
 
 // Packets of every shape can wait: superpackets, and chains of buffers.

@@ -84,3 +84,19 @@ func TestWithoutHostPortNothingIsPunted(t *testing.T) {
 		l.WantDrops(t, map[graph.Reason]uint64{graph.NoHostPort: 1})
 	})
 }
+
+// What a port refuses is counted for its reason, and freed.
+func TestRefusedByThePort(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		for _, r := range []graph.Reason{graph.TxFull, graph.TxDown, graph.TxOversize} {
+			l := gt.Standard(t, 1)
+			l.Queue(gt.Up, 0).Refuse(r)
+			w := fromPod(ipv6)
+			p := superpacket(ipv6, false, 5000, 1000)
+			l.InjectPackets(gt.Pod, p)
+			l.SendIP(gt.Pod, gt.UDP(w.src, w.dst, 10))
+			wantNone(t, l)
+			l.WantDrops(t, map[graph.Reason]uint64{r: 6})
+		}
+	})
+}

@@ -25,13 +25,9 @@ type Queue struct {
 	in, out []Packet
 	at      int
 
-	// Repeat hands what was injected out again and again, for ever.
-	Repeat bool
-	// Discard frees what is transmitted and only counts it.
-	Discard bool
-	// Refuse, if set, is why every packet is refused.
-	Refuse graph.Reason
-	sent   int
+	repeat, discard bool
+	refuse          graph.Reason
+	sent            int
 }
 
 // NewQueue makes a queue with nothing in it.
@@ -51,6 +47,29 @@ func (q *Queue) Collect() []Packet {
 	out := q.out
 	q.out = nil
 	return out
+}
+
+// Loop hands ps out again and again, until End; what is transmitted from now on
+// is only counted. It is for benchmarks. Any goroutine may call it.
+func (q *Queue) Loop(ps ...Packet) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.in, q.at, q.repeat, q.discard = ps, 0, true, true
+}
+
+// Refuse makes the queue refuse every packet for r, and with NoReason none.
+// Any goroutine may call it.
+func (q *Queue) Refuse(r graph.Reason) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.refuse = r
+}
+
+// End lets nothing more come in. Any goroutine may call it.
+func (q *Queue) End() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.repeat, q.in, q.at = false, nil, 0
 }
 
 // Sent is how many packets were transmitted.
@@ -80,12 +99,12 @@ func (q *Queue) RxBurst(io *graph.IO, ms []graph.Meta) int {
 		} else {
 			io.DropRx(graph.RxNoBuffer, int(max(1, p.Meta.Segments)))
 		}
-		if q.at == len(q.in) && q.Repeat {
+		if q.at == len(q.in) && q.repeat {
 			q.at = 0
 		}
 	}
-	if q.at == len(q.in) && !q.Repeat {
-		q.in, q.at = q.in[:0], 0
+	if q.at == len(q.in) && !q.repeat {
+		q.in, q.at = nil, 0
 	}
 	return got
 }
@@ -147,12 +166,12 @@ func (q *Queue) TxBurst(io *graph.IO, v *graph.Vector) (refused int) {
 	defer q.mu.Unlock()
 	for i := range v.Len() {
 		m := v.Meta(i)
-		if q.Refuse != graph.NoReason {
-			m.Reason = q.Refuse
+		if q.refuse != graph.NoReason {
+			m.Reason = q.refuse
 			refused++
 			continue
 		}
-		if !q.Discard {
+		if !q.discard {
 			q.out = append(q.out, Packet{Bytes: bytesOf(io, m), Meta: *m})
 		}
 		q.sent++

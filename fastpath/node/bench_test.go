@@ -58,7 +58,7 @@ func newBenchGraph(b *testing.B, frames, burst int, ipv6 bool, color bool) *benc
 		b.Fatal(err)
 	}
 	b.Cleanup(e.Stop)
-	mac, peer := MAC{2, 0, 0, 0, 0, 1}, MAC{2, 0, 0, 0, 0, 2}
+	mac := MAC{2, 0, 0, 0, 0, 1}
 	t.Publish(&State{HostPort: graph.NoPort, Ports: []Port{
 		{Flags: L2, MTU: 1500, Main: 0, MAC: mac}, {Flags: L2, MTU: 1500, Main: 1, MAC: mac},
 	}})
@@ -74,12 +74,32 @@ func newBenchGraph(b *testing.B, frames, burst int, ipv6 bool, color bool) *benc
 	_ = t.FIB.SetRoute(netip.MustParsePrefix("20.0.0.0/8"), 1)
 	_ = t.FIB.SetRoute(netip.MustParsePrefix("2001:db8::/32"), 1)
 	bg := &benchGraph{e: e, arena: arena, q: &ringQueue{burst: burst}}
+	bg.fill(frames, ipv6, color)
+	for i := range 2 {
+		q := graph.Queue(&ringQueue{})
+		if i == 0 {
+			q = bg.q
+		}
+		if i == 1 {
+			q = bg.q2()
+		}
+		if err := e.AddPort(context.Background(), graph.Port{Index: uint16(i), Name: fmt.Sprint(i), Entry: EntryL2, Queues: []graph.Queue{q}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return bg
+}
+
+// fill makes the frames that come in, each to a destination of its own. With
+// color their headers do not all lie on the same cache sets.
+func (bg *benchGraph) fill(frames int, ipv6, color bool) {
+	mac, peer := MAC{2, 0, 0, 0, 0, 1}, MAC{2, 0, 0, 0, 0, 2}
 	for i := range frames {
-		off := arena.Start(umem.Buf(i)) + umem.Headroom
+		off := bg.arena.Start(umem.Buf(i)) + umem.Headroom
 		if color {
 			off += uint32(i%16) * 64
 		}
-		f := arena.Bytes()[off : off+64]
+		f := bg.arena.Bytes()[off : off+64]
 		copy(f, mac[:])
 		copy(f[6:], peer[:])
 		if ipv6 {
@@ -99,19 +119,6 @@ func newBenchGraph(b *testing.B, frames, burst int, ipv6 bool, color bool) *benc
 		bg.heads = append(bg.heads, append([]byte(nil), f...))
 		bg.q.metas = append(bg.q.metas, graph.Meta{Off: off, Len: 64, Head: 64, Buf: umem.Buf(i), Bufs: 1, Segments: 1})
 	}
-	for i := range 2 {
-		q := graph.Queue(&ringQueue{})
-		if i == 0 {
-			q = bg.q
-		}
-		if i == 1 {
-			q = bg.q2()
-		}
-		if err := e.AddPort(context.Background(), graph.Port{Index: uint16(i), Name: fmt.Sprint(i), Entry: EntryL2, Queues: []graph.Queue{q}}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	return bg
 }
 
 func (bg *benchGraph) q2() graph.Queue {
@@ -127,7 +134,7 @@ func (bg *benchGraph) restore() {
 func BenchmarkForward(b *testing.B) {
 	for _, ipv6 := range []bool{false, true} {
 		for _, frames := range []int{1024, 16384} {
-			for _, burst := range []int{1, 8, 32, 256} {
+			for _, burst := range []int{1, 8, 32, 64, 128, 256} {
 				for _, color := range []bool{false, true} {
 					b.Run(fmt.Sprintf("ipv6=%v/frames=%d/vec=%d/color=%v", ipv6, frames, burst, color), func(b *testing.B) {
 						bg := newBenchGraph(b, frames, burst, ipv6, color)

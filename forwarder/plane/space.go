@@ -207,7 +207,7 @@ func (p *Plane) follow(e *portEntry, l hostnet.Link) {
 		return
 	}
 	p.log.Info("device changed", "port", e.name, "up", up, "mtu", l.MTU, "mac", hostnet.MAC(mac).String())
-	readdressed := e.mtu != l.MTU || e.mac != mac
+	readdressed, returned := e.mtu != l.MTU || e.mac != mac, up && !e.up
 	e.up, e.mtu, e.mac = up, l.MTU, mac
 	e.device.Port.SetMTU(l.MTU)
 	if readdressed {
@@ -219,6 +219,9 @@ func (p *Plane) follow(e *portEntry, l hostnet.Link) {
 	}
 	p.portCondition(e)
 	p.engine.Kick()
+	if returned { // going down it lost its routes, and its IPv6 addresses
+		p.kick()
+	}
 }
 
 // adjust brings an open device to its port's wishes that need no reopening.

@@ -88,9 +88,7 @@ func (c *conversation) end() {
 func (c *conversation) goesOn(w *world) {
 	w.t.Helper()
 	was := c.received.Load()
-	began := time.Now()
 	w.eventually(c.name+" goes on", func() bool { return c.received.Load() > was+20 })
-	w.t.Logf("%s goes on after %v", c.name, time.Since(began))
 }
 
 // text is what conversations over TCP consist of: no two places within reach of

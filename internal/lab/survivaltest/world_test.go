@@ -26,7 +26,10 @@ import (
 	"margay.dev/margay/internal/lab/load"
 )
 
-var packets = flag.Int("packets", 1_000_000, "how many packets TestOneWay sends each way that it tries; the long form is 10000000")
+// patience is what anything may take on a machine that is busy with other things.
+const patience = time.Minute
+
+var packets = flag.Int("packets", 1_000_000, "how many packets TestOneWay has cross the uplink, with each number of workers; the long form is 10000000")
 
 // forwarder builds the daemon, once for all tests.
 var forwarder = sync.OnceValues(func() (string, error) {
@@ -111,7 +114,7 @@ func raise(t *testing.T, workers int, configure func(node string) map[string]any
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	l, err := lab.Up(ctx, topo, lab.Options{Dir: dir, Forwarder: program, Configure: configure})
 	if err != nil {
@@ -244,7 +247,7 @@ func (w *world) port(node, name string) *v1.PortList_PortState {
 // eventually waits until it holds, for as long as a busy machine may need.
 func (w *world) eventually(what string, holds func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatalf("never came true: %s", what)
 		}
@@ -279,7 +282,7 @@ func (w *world) kill(node string) {
 // feed is a good client, which sends the node's whole state.
 func (w *world) feed(node string) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	if err := w.Feed(ctx, node); err != nil {
 		w.t.Fatal(err)
@@ -306,7 +309,7 @@ func (w *world) balanced() {
 func (w *world) everybody() {
 	w.t.Helper()
 	var missing []string
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		missing = nil
 		for _, r := range w.Matrix(w.t.Context(), load.Ping{Timeout: 2 * time.Second}) {
 			if !r.Ping.OK() {
@@ -316,6 +319,9 @@ func (w *world) everybody() {
 		if missing == nil {
 			return
 		}
+	}
+	for _, n := range w.Topology().Nodes {
+		w.t.Logf("%s has dropped %v", n.Name, w.counters(n.Name).Drops)
 	}
 	w.t.Fatalf("pods do not reach each other:\n\t%s", strings.Join(missing, "\n\t"))
 }

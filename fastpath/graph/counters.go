@@ -92,7 +92,7 @@ func newStats(nodes, ports int) Stats {
 }
 
 // published is a worker's Stats as others may read them. The worker copies
-// them when it goes idle and every publishEvery passes; it never waits for a
+// them when it goes idle and every publishEvery; it never waits for a
 // reader, who holds the lock for one copy.
 type published struct {
 	mu    sync.Mutex

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	sampleEvery  = 16   // passes of which one has its nodes timed
-	publishEvery = 1024 // busy passes after which counters are published anyway
-	readyEvery   = 4    // passes per look at which queues have become readable
+	sampleEvery  = 16       // passes of which one has its nodes timed
+	publishEvery = 50 * 1e6 // ns after which a worker that never idles publishes its counters anyway
+	readyEvery   = 4        // passes per look at which queues have become readable
 
 	// TickInterval is how often a Resumer is called at least, roughly.
 	TickInterval = 20 * time.Millisecond
@@ -193,7 +193,7 @@ func (w *Worker) run() {
 		w.pinError.Store(&err)
 	}
 	w.started = time.Now()
-	idleSince := int64(-1)
+	idleSince, publishAt := int64(-1), int64(0)
 	for !w.stop.Load() {
 		w.epoch.Add(1)
 		busy := w.pass()
@@ -201,8 +201,9 @@ func (w *Worker) run() {
 		switch {
 		case busy:
 			idleSince = -1
-			if w.stats.Load.BusyLoops%publishEvery == 0 {
+			if w.Now >= publishAt { // a pass takes from a microsecond to many milliseconds
 				w.pub.store(&w.stats)
+				publishAt = w.Now + publishEvery
 			}
 		case idleSince < 0:
 			idleSince = w.Now

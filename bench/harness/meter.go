@@ -60,7 +60,7 @@ type Meter struct {
 	probe probe
 }
 
-// Compare lets sides take turns, once at least, until time is up or their windows
+// Compare lets sides take turns, a few at least, until time is up or their windows
 // are enough. Where ctx ended before, an estimate may be nil.
 // Disturbed windows are left out as long as there are others.
 func (m *Meter) Compare(ctx context.Context, atMost time.Duration, sides ...Side) Turns {
@@ -76,7 +76,7 @@ func (m *Meter) Compare(ctx context.Context, atMost time.Duration, sides ...Side
 	end := time.Now().Add(atMost)
 	steal := readStolen()
 	speed := m.probe.run()
-	for round := 0; ctx.Err() == nil && (round == 0 || time.Now().Before(end) && !enough(all)); round++ {
+	for round := 0; ctx.Err() == nil && (round < limits().Fewest || time.Now().Before(end) && !enough(all)); round++ {
 		for i, s := range sides {
 			before := speed
 			q.begin()

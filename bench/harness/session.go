@@ -19,7 +19,7 @@ type Scenario struct {
 
 // quickTime is how long a quick run of a scenario may measure; what then still
 // runs is given the rest of 50 s to end.
-const quickTime = 42 * time.Second
+const quickTime = 40 * time.Second
 
 // Options say how scenarios run.
 type Options struct {

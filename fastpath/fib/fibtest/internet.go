@@ -73,11 +73,12 @@ func Spread(prefixes []netip.Prefix, n int, seed uint64) []netip.Addr {
 	out := make([]netip.Addr, n)
 	for i := range out {
 		p := prefixes[r.IntN(len(prefixes))]
-		b := p.Addr().AsSlice()
-		for j := p.Bits(); j < 8*len(b); j++ {
-			if r.Uint32()&1 != 0 {
-				b[j/8] |= 0x80 >> (j % 8)
-			}
+		b, at := p.Addr().AsSlice(), p.Bits()/8
+		if at < len(b) {
+			b[at] |= byte(r.Uint32()) >> (p.Bits() % 8)
+		}
+		for j := at + 1; j < len(b); j++ {
+			b[j] = byte(r.Uint32())
 		}
 		out[i], _ = netip.AddrFromSlice(b)
 	}

@@ -28,7 +28,7 @@ const (
 	IPHeaderLength // IHL under 5 or beyond the packet
 	IPChecksum     // header checksum is wrong
 	IPOptions      // source route or another option that we refuse
-	IPMartian      // source or destination that may not appear on a wire
+	IPMartian      // source or destination that may not appear on a wire, or not beyond its link
 	IPMulticast    // multicast or broadcast that we do not forward
 	ExtHeader      // extension-header chain malformed, too long, or routing type 0
 	FragInvalid    // fragment that overlaps its header, is tiny, or runs past 65,535 bytes

@@ -242,6 +242,20 @@ func TestRefusesOffloadsThatContradictThePacket(t *testing.T) {
 	})
 }
 
+// The length in a UDP superpacket's header is of the whole, not of more.
+func TestRefusesUDPSuperpacketsThatClaimToBeLonger(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		for by, want := range map[uint16]graph.Reason{0: graph.NoReason, 1: graph.L4Length} {
+			l := gt.Standard(t, 1)
+			p := superpacket(ipv6, true, 5000, 1000)
+			binary.BigEndian.PutUint16(p.Bytes[p.Meta.CsumStart+4:], 5008+by)
+			l.InjectPackets(gt.Pod, p)
+			l.Run()
+			l.WantDrops(t, map[graph.Reason]uint64{want: 5 * uint64(by)})
+		}
+	})
+}
+
 // setLength makes the IP header say how long ip is, and mends its checksum.
 func setLength(ip []byte) {
 	if ip[0]>>4 == 6 {

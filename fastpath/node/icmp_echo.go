@@ -11,7 +11,8 @@ import (
 // 4.2), in place. On bifurcated ports the kernel answers and none comes here.
 //
 // Uses: Off, Len, Head, L3, L4, Flags. Sets: Adjacency, flag FromUs. Drops:
-// echo-invalid, for parts of a datagram and wrong checksums.
+// echo-invalid, for parts of a datagram, chains of buffers and wrong checksums;
+// too-big, where the way back takes less than the request had.
 func echoSpec(t *Tables) graph.Spec {
 	return graph.Spec{Name: "icmp-echo", Edges: replyEdges(), New: func(int) graph.Node { return &echo{t} }}
 }

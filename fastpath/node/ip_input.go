@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/internal/pkt"
@@ -11,7 +12,8 @@ import (
 // RFC 8200), finds the transport header, and trims link-layer padding.
 //
 // Uses: Off, Len, Head, L3, InPort. Sets: L4, Proto, Len, flags IPv6,
-// DontFrag, Expiring, Fragment, FirstPart, Options. Drops: ip-*, ext-header, fragment-invalid, l4-*.
+// DontFrag, Expiring, Fragment, FirstPart, Options.
+// Drops: ip-*, ext-header, fragment-invalid, l4-*, rx-offload.
 const (
 	ipDrop graph.Edge = iota
 	ipND
@@ -52,7 +54,7 @@ func (n *ipInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 		if next[i] == ipRoute && m.L4 != 0 && transportLies(m, mem) {
 			next[i] = dropped(m, graph.L4Length)
 		}
-		if m.Flags&(graph.Partial|graph.Broadcast) != 0 || m.Bufs != 1 || m.GSO != graph.GSONone {
+		if uint16(m.Flags&(graph.Partial|graph.Broadcast))|uint16(m.Bufs^1)|uint16(m.GSO) != 0 {
 			next[i] = special(w, m, next[i])
 		}
 	}
@@ -93,37 +95,46 @@ var class4 = func() (c [256]uint8) {
 //
 //fastpath:hot
 func plain4(m *graph.Meta, h *[pkt.IPv4Size]byte) graph.Edge {
-	a, b := binary.LittleEndian.Uint64(h[0:8]), binary.LittleEndian.Uint64(h[8:16])
-	sum := a>>32 + a&0xffffffff + b>>32 + b&0xffffffff + uint64(binary.LittleEndian.Uint32(h[16:20]))
-	sum = sum>>32 + sum&0xffffffff
-	sum = sum>>16 + sum&0xffff
-	sum = sum>>16 + sum&0xffff
-	if sum>>16+sum&0xffff != 0xffff {
+	if !sumHolds(h) {
 		return dropped(m, graph.IPChecksum)
 	}
-	total := uint32(binary.BigEndian.Uint16(h[2:4]))
-	if total < pkt.IPv4Size || total > m.Len-uint32(m.L3) {
-		return dropped(m, graph.IPTruncated)
+	total, have := uint32(binary.BigEndian.Uint16(h[2:4])), m.Len-uint32(m.L3)
+	if total != have {
+		if total < pkt.IPv4Size || total > have {
+			return dropped(m, graph.IPTruncated)
+		}
+		trim(m, total)
 	}
-	trim(m, total)
-	m.L4, m.Proto = m.L3+pkt.IPv4Size, h[9]
-	if h[8] <= 1 {
-		m.Flags |= graph.Expiring
-	}
-	if class4[h[12]] != unicast4 || class4[h[16]] != unicast4 {
-		return unusual4(m, h)
-	}
-	frag := binary.BigEndian.Uint16(h[6:8])
+	proto, frag, flags := h[9], binary.BigEndian.Uint16(h[6:8]), m.Flags
 	if frag&0x4000 != 0 {
-		m.Flags |= graph.DontFrag
+		flags |= graph.DontFrag
+	}
+	if h[8] <= 1 {
+		flags |= graph.Expiring
+	}
+	m.Flags, m.L4, m.Proto = flags, m.L3+pkt.IPv4Size, proto
+	if class4[h[12]]|class4[h[16]] != unicast4 {
+		return unusual4(m, h)
 	}
 	if frag&0x3fff != 0 {
 		return fragment4(m, frag, total-pkt.IPv4Size)
 	}
-	if total-pkt.IPv4Size < uint32(pkt.MinTransport[m.Proto]) {
+	if total-pkt.IPv4Size < uint32(pkt.MinTransport[proto]) {
 		return dropped(m, graph.L4Truncated)
 	}
 	return ipRoute
+}
+
+// sumHolds says whether the ones'-complement sum of a header is all ones (RFC
+// 1071). Since 2^16 and all its powers leave 1 modulo 0xffff, the sum of wider
+// words with their carries is a multiple of 0xffff exactly then; it is never
+// zero, for the header's first byte is not.
+//
+//fastpath:hot
+func sumHolds(h *[pkt.IPv4Size]byte) bool {
+	sum, c := bits.Add64(binary.LittleEndian.Uint64(h[0:8]), binary.LittleEndian.Uint64(h[8:16]), 0)
+	sum, c = bits.Add64(sum, uint64(binary.LittleEndian.Uint32(h[16:20])), c)
+	return (sum+c)%0xffff == 0
 }
 
 // trim takes link-layer padding off: the packet is n bytes from L3 on.
@@ -229,8 +240,8 @@ func optionsAllowed(o []byte) bool {
 }
 
 // transportLies says whether the transport header contradicts the packet:
-// a TCP header longer than it, a UDP length of another size. Superpackets and
-// first fragments are longer or shorter than UDP's field says, by nature.
+// a TCP header longer than it, a UDP length of more than is there, except in
+// first fragments, which are shorter than that by nature.
 //
 //fastpath:hot
 func transportLies(m *graph.Meta, mem []byte) bool {
@@ -242,7 +253,7 @@ func transportLies(m *graph.Meta, mem []byte) bool {
 		}
 		p := (*[8]byte)(mem[at : at+8])
 		n := uint32(binary.BigEndian.Uint16(p[4:6]))
-		if m.Flags&graph.Fragment != 0 || m.GSO != graph.GSONone {
+		if m.Flags&graph.Fragment != 0 {
 			return n < 8
 		}
 		return n < 8 || n > m.Len-uint32(m.L4)

@@ -37,14 +37,17 @@ func (n *rewrite) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	view, st, mem := n.FIB.View(), n.state.Load(), w.Mem
 	metas, idx := v.Metas(), v.Index()
 	next = next[:len(idx)]
+	last, a, out := uint32(0), view.Adjacency(0), &noPort // packets of a vector often share an adjacency
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
-		a := view.Adjacency(fib.AdjacencyID(m.Adjacency))
+		if m.Adjacency != last {
+			last, a = m.Adjacency, view.Adjacency(fib.AdjacencyID(m.Adjacency))
+			out = st.port(a.Port)
+		}
 		if a.Kind != fib.Rewrite {
 			next[i] = dropped(m, graph.Unresolved)
 			continue
 		}
-		out := st.port(a.Port)
 		if out.Flags&NoPolicyState != 0 {
 			next[i] = dropped(m, graph.NoPolicy)
 			continue

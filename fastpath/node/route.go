@@ -89,6 +89,8 @@ func (n *route) decide(mem []byte, v *graph.Vector, at []uint16, hops []fib.Next
 	view, st := n.FIB.View(), n.state.Load()
 	metas, idx := v.Metas(), v.Index()
 	hops = hops[:len(at)]
+	// Packets of a vector often share a next hop: what was asked is not asked again.
+	last, id, a := fib.NoRoute, fib.AdjacencyID(0), view.Adjacency(0)
 	for i, to := range at {
 		m := &metas[idx[to]&graph.SlotMask]
 		in := st.port(m.InPort)
@@ -98,13 +100,17 @@ func (n *route) decide(mem []byte, v *graph.Vector, at []uint16, hops []fib.Next
 				continue
 			}
 		}
-		id, single := view.Single(hops[i])
-		if !single {
-			m.Hash = flowHash(mem, m)
-			id = view.Resolve(hops[i], m.Hash)
+		if hop := hops[i]; hop != last {
+			var single bool
+			if id, single = view.Single(hop); single {
+				last = hop
+			} else {
+				m.Hash = flowHash(mem, m)
+				id, last = view.Resolve(hop, m.Hash), fib.NoRoute
+			}
+			a = view.Adjacency(id)
 		}
 		m.NextHop, m.Adjacency = uint32(hops[i]), uint32(id)
-		a := view.Adjacency(id)
 		if a.Kind == fib.Rewrite && m.Flags&graph.Expiring == 0 && m.GSO == graph.GSONone &&
 			m.Len-uint32(m.L3) <= a.MTU && a.Port != m.InPort {
 			next[to] = routeRewrite

@@ -81,6 +81,9 @@ func (n *route) gather(mem []byte, v *graph.Vector) (n4, n6 int) {
 	return n4, n6
 }
 
+// unasked is no next hop: the answer of a group is for one flow only.
+const unasked = ^fib.NextHopID(0)
+
 // decide says where packets go whose next hops are known. Most simply go on:
 // all that is special about a packet, its ports or its way is for judge.
 //
@@ -106,7 +109,7 @@ func (n *route) decide(mem []byte, v *graph.Vector, at []uint16, hops []fib.Next
 				last = hop
 			} else {
 				m.Hash = flowHash(mem, m)
-				id, last = view.Resolve(hop, m.Hash), fib.NoRoute
+				id, last = view.Resolve(hop, m.Hash), unasked
 			}
 			a = view.Adjacency(id)
 		}

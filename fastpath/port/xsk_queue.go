@@ -85,14 +85,14 @@ func (q *xskQueue) packet(io *graph.IO, d []xsk.Desc, m *graph.Meta) int {
 	return n
 }
 
-// fill gives the kernel frames to receive into, as many as it lacks or as there
-// are.
+// fill gives the kernel frames to receive into, as many as it lacks or as can be
+// spared.
 //
 //fastpath:hot
 func (q *xskQueue) fill(io *graph.IO) {
 	for q.lacking > 0 {
 		want := min(q.lacking, ringBatch)
-		got := io.Cache.Frames(q.frames[:want])
+		got := io.Cache.Surplus(q.frames[:want])
 		for i, b := range q.frames[:got] {
 			io.Arena.Lend(b, q.holder)
 			q.addrs[i] = uint64(io.Arena.Start(b))

@@ -358,8 +358,9 @@ func TestStarvedFillRingRecovers(t *testing.T) {
 	l := newVethLab(t, a, 1500)
 	q := l.port.Queues()[0]
 	q.Poll(l.io)
-	if n := a.Lent(1); n != 256 {
-		t.Fatalf("the kernel has %d frames, want all 256", n)
+	const most = 256 - 256/8 // the rest is for packets on their way
+	if n := a.Lent(1); n != most {
+		t.Fatalf("the kernel has %d frames, want %d of 256", n, most)
 	}
 	p := l.kernel.command("ping", "-c", "400", "-i", "0.002", "-W", "1", "10.91.0.1")
 	if err := p.Start(); err != nil {
@@ -371,15 +372,15 @@ func TestStarvedFillRingRecovers(t *testing.T) {
 		n := q.RxBurst(l.io, ms)
 		q.Poll(l.io)
 		kept = append(kept, ms[:n]...)
-		return len(kept) == 256
+		return len(kept) == most
 	})
 	_ = p.Wait() // its packets now find no frame
 	for i := range kept {
 		l.io.Free(&kept[i])
 	}
 	q.Poll(l.io)
-	if n := a.Lent(1); n != 256 {
-		t.Errorf("the kernel has %d frames again, want all 256", n)
+	if n := a.Lent(1); n != most {
+		t.Errorf("the kernel has %d frames again, want %d of 256", n, most)
 	}
 	p = l.kernel.command("ping", "-c", "1", "-W", "1", "10.91.0.1")
 	if err := p.Start(); err != nil {

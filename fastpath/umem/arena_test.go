@@ -167,3 +167,31 @@ func BenchmarkFrame(b *testing.B) {
 		c.Free(f)
 	}
 }
+
+func TestSurplusLeavesFramesForPacketsOnTheirWay(t *testing.T) {
+	a, err := New(Config{Frames: 256, Caches: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	idle, c := a.Cache(0), a.Cache(1)
+	took := make([]Buf, 300)
+	n := 0
+	for got := -1; got != 0; n += got { // as rings that fill up while nothing happens
+		got = idle.Surplus(took[n:min(n+64, len(took))])
+	}
+	idle.Flush()
+	if n != 256-256/8 {
+		t.Errorf("%d of 256 frames were to spare, want %d", n, 256-256/8)
+	}
+	if got := c.Frames(make([]Buf, 64)); got != 256/8 {
+		t.Errorf("%d frames are left for packets on their way, want %d", got, 256/8)
+	}
+	if got := idle.Surplus(took[:1]); got != 0 {
+		t.Errorf("%d frames were to spare when there was none", got)
+	}
+	idle.Free(took[0])
+	if got := idle.Surplus(took[:1]); got != 0 {
+		t.Errorf("%d frames were to spare of the first that came back", got)
+	}
+}

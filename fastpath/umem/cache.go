@@ -115,6 +115,20 @@ func (c *Cache) Frames(to []Buf) int {
 	return len(to)
 }
 
+// reserved is the share of all frames, one in so many, that Surplus leaves.
+const reserved = 8
+
+// Surplus is Frames for who can do without, as a fill ring: it leaves an eighth
+// of all frames for packets on their way. Without it the fill rings of enough
+// ports, or of one port with too few frames, would take every frame while idle,
+// and not one packet that needs a fresh frame could ever be sent again.
+//
+//fastpath:hot
+func (c *Cache) Surplus(to []Buf) int {
+	free := int(c.words[frameCount]) + c.arena.frame.count() - int(c.arena.frames)/reserved
+	return c.Frames(to[:max(0, min(free, len(to)))])
+}
+
 // Super takes one free superpacket buffer; false when there is none.
 //
 //fastpath:hot

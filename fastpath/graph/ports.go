@@ -36,7 +36,7 @@ func (w *Worker) receiveFrom(rx *rxBinding, room int) {
 		return
 	}
 	var bytes, segments uint64
-	l := &w.wait[rx.entry]
+	l := w.waitingFor(rx.entry)
 	to := l.idx[l.n&(slots-1):]
 	to = to[:min(got, len(to))]
 	for i := range to {

@@ -41,6 +41,9 @@ const (
 	TxName   = "tx"   // hands the packet to Meta.OutPort's transmit queue
 )
 
+// maxNodes is the most nodes of a graph: a worker keeps a bit for each in a word.
+const maxNodes = 64
+
 // Graph is a checked declaration: every edge leads to a node, forward only.
 type Graph struct {
 	specs []Spec // in topological order, then tx and drop
@@ -65,6 +68,9 @@ func Build(specs ...Spec) (*Graph, error) {
 			errs = append(errs, fmt.Errorf("node %q: edge 0 is not %q", s.Name, DropName))
 		}
 		byName[s.Name] = s
+	}
+	if len(specs) > maxNodes-2 {
+		errs = append(errs, fmt.Errorf("%d nodes are declared, want at most %d", len(specs), maxNodes-2))
 	}
 	order, err := sortForward(specs, byName)
 	errs = append(errs, err)

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"math/bits"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -10,7 +11,7 @@ import (
 )
 
 const (
-	sampleEvery  = 16       // passes of which one has its nodes timed
+	sampleEvery  = 64       // passes of which one has its nodes timed
 	publishEvery = 50 * 1e6 // ns after which a worker that never idles publishes its counters anyway
 	readyEvery   = 4        // passes per look at which queues have become readable
 
@@ -27,6 +28,7 @@ type Worker struct {
 	graph *Graph
 	nodes []Node
 	wait  []list     // packets that wait for each node
+	due   uint64     // a bit for each node that packets wait for
 	edges [][]uint16 // node, edge ► node
 	again []uint16   // node ► node at which packets held there go on
 	tick  []int      // nodes that are Resumers
@@ -135,7 +137,7 @@ func (w *Worker) Make(o Origin) (slot uint16, m *Meta, ok bool) {
 }
 
 // Emit sends a packet that Make gave out by edge e of the node in Process.
-func (w *Worker) Emit(e Edge, slot uint16) { w.wait[w.edges[w.at][e]].push(slot) }
+func (w *Worker) Emit(e Edge, slot uint16) { w.waitingFor(w.edges[w.at][e]).push(slot) }
 
 // Used counts a packet as consumed and frees it. The node then leaves it out:
 // it must answer Gone for it.
@@ -174,7 +176,7 @@ func (w *Worker) Release(m *Meta) bool {
 	w.used++
 	w.meta[slot] = *m
 	w.stats.Counters.Held -= uint64(m.Segments)
-	w.wait[w.again[w.at]].push(slot)
+	w.waitingFor(w.again[w.at]).push(slot)
 	return true
 }
 
@@ -273,15 +275,22 @@ func (w *Worker) resume() {
 	}
 }
 
-// walk visits each node in topological order, once.
+// waitingFor is the list of packets that wait for node i, which is due from now on.
+//
+//fastpath:hot
+func (w *Worker) waitingFor(i uint16) *list {
+	w.due |= 1 << (i & (maxNodes - 1))
+	return &w.wait[i]
+}
+
+// walk visits each node that is due in topological order, once.
 //
 //fastpath:hot
 func (w *Worker) walk() {
 	timed := w.stats.Load.BusyLoops%sampleEvery == 0
-	for i := range w.wait {
-		if w.wait[i].n == 0 {
-			continue
-		}
+	for w.due != 0 {
+		i := bits.TrailingZeros64(w.due) // the earliest in the order of the walk
+		w.due &^= 1 << i
 		if timed {
 			w.visitTimed(i)
 		} else {
@@ -332,7 +341,7 @@ func (w *Worker) dispatch(edges []uint16, idx []uint16, next []Edge) {
 		if int(e) >= len(edges) {
 			continue // Gone
 		}
-		l := &w.wait[edges[e]]
+		l := w.waitingFor(edges[e])
 		l.n += copy(l.idx[l.n:], idx[from:i])
 	}
 }

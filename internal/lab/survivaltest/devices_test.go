@@ -2,6 +2,7 @@ package survivaltest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -112,83 +113,93 @@ func (w *world) cable() {
 	}
 }
 
+// talks are the conversations that a failing device is to concern, or not.
+type talks []*conversation
+
+func (list talks) goOn(w *world) {
+	w.t.Helper()
+	for _, c := range list {
+		c.goesOn(w)
+	}
+}
+
+// scene is traffic over the uplink, within north, and to cleo.
+type scene struct{ across, local, toPod talks }
+
+func (s *scene) all() talks { return slices.Concat(s.across, s.local, s.toPod) }
+
 func TestDevicesFailUnderTraffic(t *testing.T) {
 	w := raise(t, 2, nil)
 	w.everybody()
-	across := []*conversation{w.tcp("ann", "cleo", false), w.tcp("dave", "ann", true), w.udp("cleo", "amy", false), w.udp("ann", "dave", true)}
-	local := []*conversation{w.tcp("amy", "ann", true), w.udp("ann", "amy", false)}
-	toPod := []*conversation{w.tcp("ann", "cleo", true), w.udp("dave", "cleo", false)}
-	goOn := func(lists ...[]*conversation) {
-		t.Helper()
-		for _, list := range lists {
-			for _, c := range list {
-				c.goesOn(w)
-			}
-		}
+	s := &scene{
+		across: talks{w.tcp("ann", "cleo", false), w.tcp("dave", "ann", true), w.udp("cleo", "amy", false), w.udp("ann", "dave", true)},
+		local:  talks{w.tcp("amy", "ann", true), w.udp("ann", "amy", false)},
+		toPod:  talks{w.tcp("ann", "cleo", true), w.udp("dave", "cleo", false)},
 	}
-	goOn(across, local, toPod)
-
-	t.Run("the uplink is deleted and returns", func(t *testing.T) {
-		w := &world{w.Lab, t}
-		w.run("north", "ip", "link", "del", uplink)
-		w.without("north", "port/link-uplink")
-		w.without("south", "port/link-uplink")
-		if got := w.port("north", "link-uplink").GetState(); got != "missing" {
-			t.Errorf("the port is %s, want missing", got)
-		}
-		goOn(local)
-		w.cable()
-		goOn(across, local, toPod)
-	})
-	t.Run("the uplink goes down and up", func(t *testing.T) {
-		w := &world{w.Lab, t}
-		for range 3 {
-			w.run("south", "ip", "link", "set", uplink, "down")
-			w.without("north", "port/link-uplink") // its carrier is gone
-			w.without("south", "port/link-uplink")
-			goOn(local)
-			w.run("south", "ip", "link", "set", uplink, "up")
-			// Going down, a device loses its IPv6 addresses.
-			w.run("south", "ip", "addr", "replace", kernelSouth[1].String()+"/64", "dev", uplink, "nodad")
-			goOn(across, local, toPod)
-		}
-	})
-	t.Run("the uplink's MTU shrinks and grows", func(t *testing.T) {
-		w := &world{w.Lab, t}
-		for _, mtu := range []string{"1300", "1500", "1400", "1500"} {
-			for _, node := range []string{"north", "south"} {
-				w.run(node, "ip", "link", "set", uplink, "mtu", mtu)
-			}
-			w.eventually("the ports follow", func() bool {
-				return mtu == str(w.port("north", "link-uplink").GetMtu()) && mtu == str(w.port("south", "link-uplink").GetMtu())
-			})
-			goOn(across, local, toPod) // TCP hears of it by ICMP, and cuts smaller
-		}
-	})
-	t.Run("a pod's TUN device is deleted, goes down and up, and changes its MTU", func(t *testing.T) {
-		w := &world{w.Lab, t}
-		w.run("cleo", "ip", "link", "del", "eth0")
-		goOn(across[1:], local, toPod) // at once made again, with its addresses: even its connections live
-		w.run("cleo", "ip", "link", "set", "eth0", "down")
-		w.without("south", "port/pod-cleo")
-		goOn(local)
-		w.run("cleo", "ip", "link", "set", "eth0", "up")
-		w.inForce("south")
-		w.renewRoutes("cleo")
-		goOn(toPod)
-		w.run("cleo", "ip", "link", "set", "eth0", "mtu", "1300")
-		w.eventually("the port follows", func() bool { return w.port("south", "pod-cleo").GetMtu() == 1300 })
-		goOn(toPod)
-		w.run("cleo", "ip", "link", "set", "eth0", "mtu", "1500")
-	})
-	for _, list := range [][]*conversation{across, local, toPod} {
-		for _, c := range list {
-			c.end()
-			c.unbent(t)
-		}
+	s.all().goOn(w)
+	t.Run("the uplink is deleted and returns", func(t *testing.T) { s.uplinkReturns(&world{w.Lab, t}) })
+	t.Run("the uplink goes down and up", func(t *testing.T) { s.uplinkFlaps(&world{w.Lab, t}) })
+	t.Run("the uplink's MTU shrinks and grows", func(t *testing.T) { s.uplinkShrinks(&world{w.Lab, t}) })
+	t.Run("a pod's TUN device is deleted, goes down and up, and changes its MTU", func(t *testing.T) { s.podDevice(&world{w.Lab, t}) })
+	for _, c := range s.all() {
+		c.end()
+		c.unbent(t)
 	}
 	w.everybody()
 	w.balanced()
+}
+
+func (s *scene) uplinkReturns(w *world) {
+	w.run("north", "ip", "link", "del", uplink)
+	w.without("north", "port/link-uplink")
+	w.without("south", "port/link-uplink")
+	if got := w.port("north", "link-uplink").GetState(); got != "missing" {
+		w.t.Errorf("the port is %s, want missing", got)
+	}
+	s.local.goOn(w)
+	w.cable()
+	s.all().goOn(w)
+}
+
+func (s *scene) uplinkFlaps(w *world) {
+	for range 3 {
+		w.run("south", "ip", "link", "set", uplink, "down")
+		w.without("north", "port/link-uplink") // its carrier is gone
+		w.without("south", "port/link-uplink")
+		s.local.goOn(w)
+		w.run("south", "ip", "link", "set", uplink, "up")
+		// Going down, a device loses its IPv6 addresses.
+		w.run("south", "ip", "addr", "replace", kernelSouth[1].String()+"/64", "dev", uplink, "nodad")
+		s.all().goOn(w)
+	}
+}
+
+func (s *scene) uplinkShrinks(w *world) {
+	for _, mtu := range []string{"1300", "1500", "1400", "1500"} {
+		for _, node := range []string{"north", "south"} {
+			w.run(node, "ip", "link", "set", uplink, "mtu", mtu)
+		}
+		w.eventually("the ports follow", func() bool {
+			return mtu == str(w.port("north", "link-uplink").GetMtu()) && mtu == str(w.port("south", "link-uplink").GetMtu())
+		})
+		s.all().goOn(w) // TCP hears of it by ICMP, and cuts smaller
+	}
+}
+
+func (s *scene) podDevice(w *world) {
+	w.run("cleo", "ip", "link", "del", "eth0")
+	s.all().goOn(w) // it is made again at once, with its addresses: even its connections live
+	w.run("cleo", "ip", "link", "set", "eth0", "down")
+	w.without("south", "port/pod-cleo")
+	s.local.goOn(w)
+	w.run("cleo", "ip", "link", "set", "eth0", "up")
+	w.inForce("south")
+	w.renewRoutes("cleo")
+	s.toPod.goOn(w)
+	w.run("cleo", "ip", "link", "set", "eth0", "mtu", "1300")
+	w.eventually("the port follows", func() bool { return w.port("south", "pod-cleo").GetMtu() == 1300 })
+	s.toPod.goOn(w)
+	w.run("cleo", "ip", "link", "set", "eth0", "mtu", "1500")
 }
 
 // renewRoutes wants the forwarder to bring back what a device loses with its
@@ -218,27 +229,23 @@ func (w *world) quicken() {
 func TestGatewaysMACChangesWithoutAClient(t *testing.T) {
 	w := raise(t, 2, nil)
 	w.everybody()
-	talks := []*conversation{w.tcp("ann", "cleo", false), w.udp("dave", "ann", true), w.udp("amy", "cleo", false)}
+	list := talks{w.tcp("ann", "cleo", false), w.udp("dave", "ann", true), w.udp("amy", "cleo", false)}
 	for _, node := range []string{"north", "south"} {
 		w.Disconnect(node)
 	}
 	w.quicken()
-	for _, c := range talks {
-		c.goesOn(w)
-	}
+	list.goOn(w)
 	for i, node := range []string{"south", "north"} {
 		mac := "02:00:00:00:98:0" + str(uint32(i+1))
 		w.run(node, "ip", "link", "set", uplink, "address", mac) // and nobody is told
 		peer := map[string]string{"north": "south", "south": "north"}[node]
 		w.eventually(peer+"'s forwarder sends to the new address", func() bool { return w.sendsTo(peer, mac) == 2 })
-		for _, c := range talks {
-			c.goesOn(w)
-		}
+		list.goOn(w)
 		if w.status(peer).GetClientConnected() {
 			t.Error("a client was connected: it may have helped")
 		}
 	}
-	for _, c := range talks {
+	for _, c := range list {
 		c.end()
 		c.unbent(t)
 	}

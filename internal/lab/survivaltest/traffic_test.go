@@ -73,6 +73,7 @@ type conversation struct {
 	name     string
 	received atomic.Uint64 // bytes, or datagrams
 	bent     atomic.Uint64 // bytes that are not what was sent
+	stall    atomic.Bool   // the receiver does not read (TCP)
 	closers  []func() error
 	wg       sync.WaitGroup
 }
@@ -122,6 +123,9 @@ func (w *world) tcp(from, to string, six bool) *conversation {
 	c.wg.Go(func() {
 		got, at := make([]byte, 1<<16), 0
 		for {
+			for c.stall.Load() {
+				time.Sleep(time.Millisecond)
+			}
 			n, err := b.Read(got)
 			for rest := got[:n]; len(rest) > 0; at %= len(text) {
 				k := min(len(rest), len(text)-at)

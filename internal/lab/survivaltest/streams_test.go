@@ -307,9 +307,11 @@ func (w *world) unknownFields() {
 
 func TestClientComesAndGoesUnderLoad(t *testing.T) {
 	w := raise(t, 2, nil)
+	// Room for what waits while the machine does other things. The kernel stops
+	// the device for a moment to change it: no ping may run yet.
+	w.run("ann", "ip", "link", "set", "eth0", "txqueuelen", "5000")
 	w.everybody()
 	pings := []*pinging{w.pingPods("ann", "dave", true), w.pingPods("amy", "cleo", false)}
-	w.run("ann", "ip", "link", "set", "eth0", "txqueuelen", "5000") // what waits while the machine does other things
 	drops := map[string]map[string]uint64{"north": w.counters("north").Drops, "south": w.counters("south").Drops}
 	result := make(chan error, 1)
 	stop, cancel := context.WithCancel(t.Context())

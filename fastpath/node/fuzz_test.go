@@ -290,11 +290,9 @@ func mustForward(j *judgement, in uint16) bool {
 // checkMade says whether ip is an error, a reply or a message of ours, and
 // checks those.
 func checkMade(t *testing.T, j *judgement, port uint16, ip []byte) bool {
-	kind, l4 := uint8(0), 20
+	kind, l4 := uint8(0), int(ip[0]&15)*4
 	if ip[0]>>4 == 6 {
 		l4 = 40
-	} else {
-		l4 = int(ip[0]&15) * 4
 	}
 	if len(ip) < l4+8 {
 		return false

@@ -54,11 +54,9 @@ func portList(ports []bool) string {
 		if !ports[p] {
 			continue
 		}
-		end := p
+		end := len(ports) - 1
 		if i := slices.Index(ports[p:], false); i >= 0 {
 			end = p + i - 1
-		} else {
-			end = len(ports) - 1
 		}
 		if end == p {
 			out = append(out, strconv.Itoa(p))

@@ -158,7 +158,9 @@ func (e *Engine) Stop() {
 	}
 }
 
-// AddPort gives p's queues to the workers. It returns when all drive them.
+// AddPort gives p's queues to the workers. It returns when all drive them. When
+// ctx ends before, the port is taken back; until a Quiesce succeeds some worker
+// may still use its queues, and the caller must not close them.
 func (e *Engine) AddPort(ctx context.Context, p Port) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -184,7 +186,13 @@ func (e *Engine) AddPort(ctx context.Context, p Port) error {
 		}
 	}
 	e.ports[p.Index] = &p
-	return e.rewire(ctx)
+	err := e.rewire(ctx)
+	if err != nil {
+		delete(e.ports, p.Index)
+		e.publish()
+		e.forget(&p, len(p.Queues))
+	}
+	return err
 }
 
 // RemovePort takes port index from the workers. When it returns none of them
@@ -241,6 +249,12 @@ func (e *Engine) owner(queue int) *Worker { return e.workers[queue%len(e.workers
 
 // rewire tells every worker what it drives now and waits until all know.
 func (e *Engine) rewire(ctx context.Context) error {
+	e.publish()
+	return e.quiesce(ctx)
+}
+
+// publish tells every worker what it drives from its next pass on.
+func (e *Engine) publish() {
 	order := make([]*Port, 0, len(e.ports))
 	for _, p := range e.ports {
 		order = append(order, p)
@@ -252,7 +266,6 @@ func (e *Engine) rewire(ctx context.Context) error {
 			w.park.rouse()
 		}
 	}
-	return e.quiesce(ctx)
 }
 
 func (e *Engine) wire(w *Worker, ports []*Port) *wiring {

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -401,4 +402,53 @@ func TestRefusedPacketsAreDroppedAndFreed(t *testing.T) {
 	}
 	e.Stop()
 	wantFree(t, a)
+}
+
+// busyQueue keeps its worker in a pass, from when it is told to until it is let go.
+type busyQueue struct {
+	loopQueue
+	hold   atomic.Bool
+	inside chan struct{} // closed when a worker is in
+	leave  chan struct{}
+}
+
+func (q *busyQueue) RxBurst(*IO, []Meta) int {
+	if q.hold.CompareAndSwap(true, false) {
+		close(q.inside)
+		<-q.leave
+	}
+	return 0
+}
+
+// A port that could not be added in time is not driven once the workers have
+// moved on, and its index is free again.
+func TestPortThatCouldNotBeAddedIsTakenBack(t *testing.T) {
+	e, _ := engine(t, 1, passSpec(2))
+	e.Start()
+	defer e.Stop()
+	busy := &busyQueue{inside: make(chan struct{}), leave: make(chan struct{})}
+	if err := e.AddPort(context.Background(), Port{Index: 1, Name: "busy", Entry: "pass", Queues: []Queue{busy}}); err != nil {
+		t.Fatal(err)
+	}
+	busy.hold.Store(true)
+	e.Kick() // awake
+	<-busy.inside
+	late, cancel := context.WithCancel(context.Background())
+	cancel()
+	q := &loopQueue{left: 1 << 30}
+	if err := e.AddPort(late, Port{Index: 2, Name: "late", Entry: "pass", Queues: []Queue{q}}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("adding a port while a worker is busy says %v, want %v", err, context.Canceled)
+	}
+	close(busy.leave)
+	if err := e.Quiesce(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	before := q.left // no race: no worker has it any more
+	time.Sleep(5 * time.Millisecond)
+	if q.left != before {
+		t.Error("a port that was refused is driven")
+	}
+	if err := e.AddPort(context.Background(), Port{Index: 2, Name: "again", Entry: "pass", Queues: []Queue{q}}); err != nil {
+		t.Errorf("its index is not free: %v", err)
+	}
 }

@@ -79,7 +79,7 @@ func (p *Plane) openPorts(ctx context.Context) (opened []*portEntry) {
 		if e.leaves = want == nil; e.leaves {
 			continue
 		}
-		if !e.want.SameDevice(want) {
+		if e.lingers || !e.want.SameDevice(want) {
 			p.take(ctx, e)
 		}
 		e.stale = e.stale || p.verify || !e.want.Equal(want)
@@ -164,6 +164,7 @@ func (p *Plane) drive(ctx context.Context, e *portEntry) error {
 	queues := e.device.Port.Queues()
 	err := p.engine.AddPort(ctx, graph.Port{Index: e.index, Name: e.name, Entry: entry, Queues: queues, Host: e.host})
 	if err != nil {
+		e.lingers = true // some worker may have had its queues for a pass
 		return err
 	}
 	e.driven = true

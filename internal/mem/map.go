@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -27,9 +28,12 @@ func mapAll(fd, total int) (*Region, error) {
 		return nil, fmt.Errorf("at a multiple of %d: %w", hugePage, err)
 	}
 	data := unsafe.Slice((*byte)(p), total)
-	// Collapsing works on memory that is there, and whatever the setting of
-	// transparent huge pages for shared memory is; both calls may fail freely.
-	_ = unix.Madvise(data, unix.MADV_POPULATE_WRITE)
+	// Memory that is not to be had must be told of now: later it is a SIGBUS.
+	if err := unix.Madvise(data, unix.MADV_POPULATE_WRITE); err != nil {
+		return nil, errors.Join(fmt.Errorf("take %d bytes of memory: %w", total, err), unmap(data))
+	}
+	// Works whatever the setting of huge pages for shared memory is; where there
+	// are none the path is slower by its TLB misses, and right.
 	_ = unix.Madvise(data[:total/hugePage*hugePage], unix.MADV_COLLAPSE)
 	return &Region{fd: fd, data: data}, nil
 }

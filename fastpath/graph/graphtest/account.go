@@ -16,8 +16,8 @@ func (l *Lab) Account(tb testing.TB) {
 		if l.Engine.Total().Held == 0 {
 			break
 		}
-		if frames, _ := l.Arena.Free(); frames == l.Arena.Frames() {
-			tb.Errorf("%d packets are held, and all frames are free", l.Engine.Total().Held)
+		if frames, supers := l.Arena.Free(); frames == l.Arena.Frames() && supers == l.Arena.Supers() {
+			tb.Errorf("%d packets are held, and all buffers are free", l.Engine.Total().Held)
 		}
 		l.Even(tb)
 		l.Advance(4 * time.Second)

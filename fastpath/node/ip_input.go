@@ -2,7 +2,6 @@ package node
 
 import (
 	"encoding/binary"
-	"math/bits"
 
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/internal/pkt"
@@ -34,41 +33,42 @@ type ipInput struct{ *Tables }
 //
 //fastpath:hot
 func (n *ipInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
-	mem := w.Mem
-	metas, idx := v.Metas(), v.Index()
-	next = next[:len(idx)]
-	for i, slot := range idx {
-		m := &metas[slot&graph.SlotMask]
-		l3 := uint32(m.L3)
-		if m.Head < l3+pkt.IPv4Size {
-			next[i] = dropped(m, graph.IPTruncated)
-			continue
+	mem, metas, idx := w.Mem, v.Metas(), v.Index()
+	for len(idx) > 0 {
+		n := plain4(mem, metas, idx, next)
+		idx, next = idx[n:], next[n:]
+		if len(idx) == 0 {
+			return
 		}
-		at := int(m.Off + l3)
-		h := (*[pkt.IPv4Size]byte)(mem[at : at+pkt.IPv4Size])
-		if h[0] == 0x45 && m.Flags&graph.IPv6 == 0 {
-			next[i] = plain4(m, h)
-		} else {
-			next[i] = other(m, mem[m.Off+l3:m.Off+m.Head])
+		if n = plain6(mem, metas, idx, next); n == 0 {
+			next[0] = inspect(w, &metas[idx[0]&graph.SlotMask])
+			n = 1
 		}
-		if next[i] == ipRoute && m.L4 != 0 && transportLies(m, mem) {
-			next[i] = dropped(m, graph.L4Length)
-		}
-		if uint16(m.Flags&(graph.Partial|graph.Broadcast))|uint16(m.Bufs^1)|uint16(m.GSO) != 0 {
-			next[i] = special(w, m, next[i])
-		}
+		idx, next = idx[n:], next[n:]
 	}
 }
 
-// other checks all that is not an IPv4 header without options.
-//
-//fastpath:hot
-func other(m *graph.Meta, p []byte) graph.Edge {
+// inspect checks a packet of any shape.
+func inspect(w *graph.Worker, m *graph.Meta) graph.Edge {
+	e := header(m, w.Packet(m)[m.L3:])
+	if e == ipRoute && m.L4 != 0 && transportLies(m, w.Mem) {
+		e = dropped(m, graph.L4Length)
+	}
+	if m.Flags&unplain != 0 || m.Bufs != 1 || m.GSO != graph.GSONone {
+		e = special(w, m, e)
+	}
+	return e
+}
+
+// header checks the IP header. p is what lies in the first buffer from it on.
+func header(m *graph.Meta, p []byte) graph.Edge {
 	switch {
+	case len(p) < pkt.IPv4Size:
+		return dropped(m, graph.IPTruncated)
 	case p[0]>>4 == 6 && (m.L3 == 0 || m.Flags&graph.IPv6 != 0):
 		return input6(m, p)
 	case p[0]>>4 == 4 && m.Flags&graph.IPv6 == 0:
-		return options4(m, p)
+		return input4(m, p)
 	}
 	return dropped(m, graph.IPVersion)
 }
@@ -90,52 +90,6 @@ var class4 = func() (c [256]uint8) {
 	}
 	return c
 }()
-
-// plain4 checks an IPv4 header without options.
-//
-//fastpath:hot
-func plain4(m *graph.Meta, h *[pkt.IPv4Size]byte) graph.Edge {
-	if !sumHolds(h) {
-		return dropped(m, graph.IPChecksum)
-	}
-	total, have := uint32(binary.BigEndian.Uint16(h[2:4])), m.Len-uint32(m.L3)
-	if total != have {
-		if total < pkt.IPv4Size || total > have {
-			return dropped(m, graph.IPTruncated)
-		}
-		trim(m, total)
-	}
-	proto, frag, flags := h[9], binary.BigEndian.Uint16(h[6:8]), m.Flags
-	if frag&0x4000 != 0 {
-		flags |= graph.DontFrag
-	}
-	if h[8] <= 1 {
-		flags |= graph.Expiring
-	}
-	m.Flags, m.L4, m.Proto = flags, m.L3+pkt.IPv4Size, proto
-	if class4[h[12]]|class4[h[16]] != unicast4 {
-		return unusual4(m, h)
-	}
-	if frag&0x3fff != 0 {
-		return fragment4(m, frag, total-pkt.IPv4Size)
-	}
-	if total-pkt.IPv4Size < uint32(pkt.MinTransport[proto]) {
-		return dropped(m, graph.L4Truncated)
-	}
-	return ipRoute
-}
-
-// sumHolds says whether the ones'-complement sum of a header is all ones (RFC
-// 1071). Since 2^16 and all its powers leave 1 modulo 0xffff, the sum of wider
-// words with their carries is a multiple of 0xffff exactly then; it is never
-// zero, for the header's first byte is not.
-//
-//fastpath:hot
-func sumHolds(h *[pkt.IPv4Size]byte) bool {
-	sum, c := bits.Add64(binary.LittleEndian.Uint64(h[0:8]), binary.LittleEndian.Uint64(h[8:16]), 0)
-	sum, c = bits.Add64(sum, uint64(binary.LittleEndian.Uint32(h[16:20])), c)
-	return (sum+c)%0xffff == 0
-}
 
 // trim takes link-layer padding off: the packet is n bytes from L3 on.
 //
@@ -177,9 +131,9 @@ func fragment4(m *graph.Meta, frag uint16, n uint32) graph.Edge {
 	return ipRoute
 }
 
-// options4 checks an IPv4 header with options. p is what lies in the first
-// buffer from the IP header on.
-func options4(m *graph.Meta, p []byte) graph.Edge {
+// input4 checks an IPv4 packet. p is what lies in the first buffer from the IP
+// header on.
+func input4(m *graph.Meta, p []byte) graph.Edge {
 	size := int(p[0]&15) * 4
 	if size < pkt.IPv4Size || size > len(p) {
 		return dropped(m, graph.IPHeaderLength)
@@ -196,7 +150,9 @@ func options4(m *graph.Meta, p []byte) graph.Edge {
 	}
 	trim(m, total)
 	m.L4, m.Proto = m.L3+uint16(size), p[9]
-	m.Flags |= graph.Options
+	if size > pkt.IPv4Size {
+		m.Flags |= graph.Options
+	}
 	if p[8] <= 1 {
 		m.Flags |= graph.Expiring
 	}

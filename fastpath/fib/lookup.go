@@ -2,8 +2,8 @@ package fib
 
 import "sync/atomic"
 
-// vectorSize is how many lookups are in flight together in the vector forms:
-// as many as the graph's vector has packets.
+// vectorSize is how many lookups are in flight together at most: as many as the
+// graph's vector has packets.
 const vectorSize = 256
 
 // Lookup4 returns the next hop of the longest prefix that holds dst, an IPv4
@@ -94,82 +94,116 @@ func step6(trie []uint32, c uint32, k key, depth uint32) (uint32, uint32) {
 	return to, j[jumpLen] // a miss is a value and needs no depth
 }
 
+// Step is a lookup under way: an answer, or a place in the tables of its View to
+// go on from. Many lookups overlap their memory accesses when all take their
+// first step before any takes its second, and whoever has a loop over packets
+// takes the first one there.
+type Step uint32
+
+// Unfinished is 1 if the lookup must go on, else 0.
+//
+//fastpath:hot
+func (s Step) Unfinished() int { return int((s>>31 | s>>30) & 1) }
+
+// NextHop is the answer, if the lookup is not unfinished.
+//
+//fastpath:hot
+func (s Step) NextHop() NextHopID { return NextHopID(uint32(s) & indexMask) }
+
+// Start4 takes the first step of Lookup4.
+//
+//fastpath:hot
+func (v *View) Start4(dst uint32) Step { return Step(atomic.LoadUint32(&v.t.root4[dst>>16])) }
+
+// Start6 takes the first step of Lookup6.
+//
+//fastpath:hot
+func (v *View) Start6(hi uint64) Step { return Step(atomic.LoadUint32(&v.t.root6[hi>>48])) }
+
+// Finish4 brings the lookups of dst, begun in steps, to their end. It goes level
+// by level. Steps may be finished already.
+//
+//fastpath:hot
+func (v *View) Finish4(dst []uint32, steps []Step) {
+	trie := v.t.trie4
+	steps = steps[:len(dst)]
+	for i, d := range dst {
+		if c := uint32(steps[i]); c&kindMask == cellBlock {
+			steps[i] = Step(atomic.LoadUint32(&trie[c&indexMask<<unitShift+d>>8&255]))
+		}
+	}
+	for i, d := range dst {
+		if c := uint32(steps[i]); c >= cellBlock {
+			steps[i] = Step(descend4(trie, c, d, 0))
+		}
+	}
+}
+
 // LookupVector4 is Lookup4 of each address in dst, into out, which must be as
-// long. It goes level by level, so that the loads of many lookups overlap.
+// long.
 //
 //fastpath:hot
 func (v *View) LookupVector4(dst []uint32, out []NextHopID) {
+	var steps [vectorSize]Step
 	out = out[:len(dst)]
 	for len(dst) > 0 {
 		n := min(len(dst), vectorSize)
-		v.vector4(dst[:n], out[:n])
+		for i, d := range dst[:n] {
+			steps[i] = v.Start4(d)
+		}
+		v.Finish4(dst[:n], steps[:n])
+		for i := range out[:n] {
+			out[i] = steps[i].NextHop()
+		}
 		dst, out = dst[n:], out[n:]
 	}
 }
 
+// Finish6 brings the lookups of dst (upper, lower 64 bits), begun in steps, to
+// their end. It goes level by level. Steps may be finished already.
+//
 //fastpath:hot
-func (v *View) vector4(dst []uint32, out []NextHopID) {
-	root, trie := v.t.root4, v.t.trie4
-	out = out[:len(dst)]
-	deep := uint32(0)
-	for i, d := range dst {
-		c := atomic.LoadUint32(&root[d>>16])
-		out[i] = NextHopID(c)
-		deep |= c
+func (v *View) Finish6(dst [][2]uint64, steps []Step) {
+	for len(dst) > 0 {
+		n := min(len(dst), vectorSize)
+		v.finish6(dst[:n], steps[:n])
+		dst, steps = dst[n:], steps[n:]
 	}
-	if deep >= cellBlock {
-		for i, d := range dst {
-			if c := uint32(out[i]); c&kindMask == cellBlock {
-				out[i] = NextHopID(atomic.LoadUint32(&trie[c&indexMask<<unitShift+d>>8&255]))
+}
+
+//fastpath:hot
+func (v *View) finish6(dst [][2]uint64, steps []Step) {
+	trie := v.t.trie6
+	steps = steps[:len(dst)]
+	var depth [vectorSize]uint8 // bits that led to a step, beyond those of the root
+	for left := 1; left > 0; {
+		left = 0
+		for i := range dst {
+			if c := uint32(steps[i]); c >= cellBlock {
+				c, d := step6(trie, c, key{dst[i][0], dst[i][1]}, rootBits+uint32(depth[i&(vectorSize-1)]))
+				steps[i], depth[i&(vectorSize-1)] = Step(c), uint8(d-rootBits)
+				left |= Step(c).Unfinished()
 			}
 		}
-		for i, d := range dst {
-			if c := uint32(out[i]); c >= cellBlock {
-				out[i] = NextHopID(descend4(trie, c, d, 0))
-			}
-		}
-	}
-	for i := range out {
-		out[i] &= NextHopID(indexMask)
 	}
 }
 
 // LookupVector6 is Lookup6 of each address in dst (upper, lower 64 bits), into
-// out, which must be as long. It goes level by level, so that the loads of
-// many lookups overlap.
+// out, which must be as long.
 //
 //fastpath:hot
 func (v *View) LookupVector6(dst [][2]uint64, out []NextHopID) {
+	var steps [vectorSize]Step
 	out = out[:len(dst)]
 	for len(dst) > 0 {
 		n := min(len(dst), vectorSize)
-		v.vector6(dst[:n], out[:n])
-		dst, out = dst[n:], out[n:]
-	}
-}
-
-//fastpath:hot
-func (v *View) vector6(dst [][2]uint64, out []NextHopID) {
-	root, trie := v.t.root6, v.t.trie6
-	out = out[:len(dst)]
-	var depth [vectorSize]uint8 // of the cell in out
-	deep := uint32(0)
-	for i := range dst {
-		c := atomic.LoadUint32(&root[dst[i][0]>>48])
-		out[i], depth[i&255] = NextHopID(c), rootBits
-		deep |= c
-	}
-	for deep >= cellBlock {
-		deep = 0
-		for i := range dst {
-			if c := uint32(out[i]); c >= cellBlock {
-				c, d := step6(trie, c, key{dst[i][0], dst[i][1]}, uint32(depth[i&255]))
-				out[i], depth[i&255] = NextHopID(c), uint8(d)
-				deep |= c
-			}
+		for i := range dst[:n] {
+			steps[i] = v.Start6(dst[i][0])
 		}
-	}
-	for i := range out {
-		out[i] &= NextHopID(indexMask)
+		v.finish6(dst[:n], steps[:n])
+		for i := range out[:n] {
+			out[i] = steps[i].NextHop()
+		}
+		dst, out = dst[n:], out[n:]
 	}
 }

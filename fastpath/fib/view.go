@@ -60,13 +60,24 @@ func (v *View) resolveLate(nh NextHopID, hash uint32) AdjacencyID {
 //
 //fastpath:hot
 func (v *View) Adjacency(id AdjacencyID) *Adjacency {
+	if a := v.Known(id); a != nil {
+		return a
+	}
+	return v.adjacencyLate(id)
+}
+
+// Known is Adjacency for loops that must not call: nil if id is newer than the
+// view, or there is none.
+//
+//fastpath:hot
+func (v *View) Known(id AdjacencyID) *Adjacency {
 	t := v.t
 	if uint(id) < uint(len(t.slotOf)) {
 		if s := atomic.LoadUint32(&t.slotOf[id]); uint(s) < uint(len(t.slots)) {
 			return &t.slots[s]
 		}
 	}
-	return v.adjacencyLate(id)
+	return nil
 }
 
 //go:noinline

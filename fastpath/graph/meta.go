@@ -40,11 +40,10 @@ type Meta struct {
 	Bufs       uint8  // buffers it fills
 	Reason     Reason // why it is dropped, set with edge 0
 
-	NextHop   uint32 // index into the FIB's next hops
 	Adjacency uint32 // index into the FIB's adjacencies
 	Hash      uint32 // of the flow, for ECMP; 0 until somebody needs it
 	Aux       uint32 // from a stop to the next one it chose: ICMP type, code and MTU
-	_         [2]uint32
+	_         [3]uint32
 }
 
 // NoPort is the port of packets that we made ourselves.

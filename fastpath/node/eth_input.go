@@ -34,46 +34,76 @@ const macMask = 1<<48 - 1
 //
 //fastpath:hot
 func (n *ethInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
-	st, mem := n.state.Load(), w.Mem
-	metas, idx := v.Metas(), v.Index()
+	st, metas, idx := n.state.Load(), v.Metas(), v.Index()
+	for i := 0; i < len(idx); i++ {
+		if i = addressed(st, w.Mem, metas, idx, next, i); i < len(idx) {
+			next[i] = classify(st, w.Mem, &metas[idx[i]&graph.SlotMask])
+		}
+	}
+}
+
+// addressed takes frames from place i on that carry IP without a tag to our MAC.
+// It returns the place of the first that does not, which is for classify, or the
+// end; it calls nothing, so that all it needs stays in registers.
+//
+//fastpath:hot
+func addressed(st *State, mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge, i int) int {
 	next = next[:len(idx)]
-	for i, slot := range idx {
-		m := &metas[slot&graph.SlotMask]
+	in, mac, peer := graph.NoPort, uint64(macMask), uint64(0) // packets of a vector often share a port
+	for ; i < len(idx); i++ {
+		m := &metas[idx[i]&graph.SlotMask]
+		if m.InPort != in {
+			p := st.port(m.InPort)
+			in, mac, peer = m.InPort, p.mac, p.peer
+		}
 		if m.Head < pkt.EthernetSize {
-			next[i] = dropped(m, graph.RxRunt)
-			continue
+			return i
 		}
 		at := int(m.Off)
 		h := (*[pkt.EthernetSize]byte)(mem[at : at+pkt.EthernetSize])
-		p := st.port(m.InPort)
-		m.L3 = pkt.EthernetSize
 		etherType := binary.LittleEndian.Uint16(h[12:14])
-		if etherType != wireIPv4 && etherType != wireIPv6 {
-			if p, etherType = st.untag(mem, m, etherType); p == nil {
-				next[i] = ethDrop
-				continue
-			}
+		if etherType != wireIPv4 && etherType != wireIPv6 || binary.LittleEndian.Uint64(h[0:8])&macMask != mac ||
+			peer != 0 && binary.LittleEndian.Uint64(h[6:14])&macMask != peer {
+			return i
 		}
-		if binary.LittleEndian.Uint64(h[0:8])&macMask != p.mac && !groupAddress(m, h) {
-			next[i] = dropped(m, graph.NotForUs)
-			continue
-		}
-		if p.peer != 0 && binary.LittleEndian.Uint64(h[6:14])&macMask != p.peer {
-			next[i] = dropped(m, graph.SpoofedMAC)
-			continue
-		}
-		switch etherType {
-		case wireIPv4:
-			next[i] = ethIP
-		case wireIPv6:
+		if etherType == wireIPv6 {
 			m.Flags |= graph.IPv6
-			next[i] = ethIP
-		case wireARP:
-			next[i] = ethARP
-		default:
-			next[i] = dropped(m, graph.EthType)
 		}
+		m.L3 = pkt.EthernetSize
+		next[i] = ethIP
 	}
+	return i
+}
+
+// classify says what becomes of a frame of any kind.
+//
+//fastpath:hot
+func classify(st *State, mem []byte, m *graph.Meta) graph.Edge {
+	if m.Head < pkt.EthernetSize {
+		return dropped(m, graph.RxRunt)
+	}
+	at := int(m.Off)
+	h := (*[pkt.EthernetSize]byte)(mem[at : at+pkt.EthernetSize])
+	m.L3 = pkt.EthernetSize
+	p, etherType := st.untag(mem, m, binary.LittleEndian.Uint16(h[12:14]))
+	switch {
+	case p == nil:
+		return graph.Drop
+	case binary.LittleEndian.Uint64(h[0:8])&macMask != p.mac && !groupAddress(m, h):
+		return dropped(m, graph.NotForUs)
+	case p.peer != 0 && binary.LittleEndian.Uint64(h[6:14])&macMask != p.peer:
+		return dropped(m, graph.SpoofedMAC)
+	}
+	switch etherType {
+	case wireIPv4:
+		return ethIP
+	case wireIPv6:
+		m.Flags |= graph.IPv6
+		return ethIP
+	case wireARP:
+		return ethARP
+	}
+	return dropped(m, graph.EthType)
 }
 
 // EtherTypes as a little-endian load of the wire's bytes sees them.

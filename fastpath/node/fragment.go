@@ -79,7 +79,7 @@ func split(w *graph.Worker, m *graph.Meta) bool {
 // that are marked to be copied.
 func putPart(w *graph.Worker, f, m *graph.Meta, header, at, n int) int {
 	*f = graph.Meta{Off: f.Off, Buf: f.Buf, Bufs: 1, Segments: 1, InPort: m.InPort, Proto: m.Proto,
-		Flags: m.Flags&graph.Options | graph.Fragment, NextHop: m.NextHop, Adjacency: m.Adjacency, Hash: m.Hash}
+		Flags: m.Flags&graph.Options | graph.Fragment, Adjacency: m.Adjacency, Hash: m.Hash}
 	to := w.Mem[f.Off:]
 	size := header
 	copy(to[:header], w.Packet(m)[m.L3:])

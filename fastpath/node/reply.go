@@ -53,7 +53,7 @@ func (t *Tables) way(mem []byte, m *graph.Meta) *fib.Adjacency {
 	}
 	m.Hash = flowHash(mem, m)
 	id := view.Resolve(nh, m.Hash)
-	m.NextHop, m.Adjacency = uint32(nh), uint32(id)
+	m.Adjacency = uint32(id)
 	return view.Adjacency(id)
 }
 

@@ -34,41 +34,84 @@ type rewrite struct{ *Tables }
 //
 //fastpath:hot
 func (n *rewrite) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
-	view, st, mem := n.FIB.View(), n.state.Load(), w.Mem
+	view, st := n.FIB.View(), n.state.Load()
 	metas, idx := v.Metas(), v.Index()
+	for i := 0; i < len(idx); i++ {
+		if i = relabel(&view, st, w.Mem, metas, idx, next, i); i < len(idx) {
+			next[i] = rebuild(&view, st, w.Mem, &metas[idx[i]&graph.SlotMask])
+		}
+	}
+}
+
+// relabel does what most packets need, from place i on: another Ethernet header
+// in place of the one they have, and a hop less. It returns the place of the
+// first that needs anything else, which is for rebuild, or the end; it calls
+// nothing, so that all it needs stays in registers.
+//
+//fastpath:hot
+func relabel(view *fib.View, st *State, mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge, i int) int {
+	const window = pkt.EthernetSize + pkt.IPv4Size
 	next = next[:len(idx)]
-	last, a, out := uint32(0), view.Adjacency(0), &noPort // packets of a vector often share an adjacency
-	for i, slot := range idx {
-		m := &metas[slot&graph.SlotMask]
-		if m.Adjacency != last {
-			last, a = m.Adjacency, view.Adjacency(fib.AdjacencyID(m.Adjacency))
-			out = st.port(a.Port)
+	last, a, out := uint32(0), (*fib.Adjacency)(nil), graph.NoPort // packets of a vector often share an adjacency
+	for ; i < len(idx); i++ {
+		m := &metas[idx[i]&graph.SlotMask]
+		if m.Adjacency != last || a == nil {
+			last, a = m.Adjacency, view.Known(fib.AdjacencyID(m.Adjacency))
+			if a == nil || a.Kind != fib.Rewrite || a.HeaderLen != pkt.EthernetSize {
+				return i
+			}
+			port := st.port(a.Port)
+			if port.Flags&NoPolicyState != 0 {
+				return i
+			}
+			out = port.Main
 		}
-		if a.Kind != fib.Rewrite {
-			next[i] = dropped(m, graph.Unresolved)
-			continue
+		if m.L3 != pkt.EthernetSize || m.Flags&graph.FromUs != 0 {
+			return i
 		}
-		if out.Flags&NoPolicyState != 0 {
-			next[i] = dropped(m, graph.NoPolicy)
-			continue
-		}
-		at := int(m.Off + uint32(m.L3))
-		if h := (*[pkt.IPv4Size]byte)(mem[at : at+pkt.IPv4Size]); m.Flags&(graph.IPv6|graph.FromUs) == 0 {
-			h[8]-- // RFC 1812 section 5.3.1, and RFC 1624 for the checksum, which is never 0xffff
-			sum := uint32(binary.LittleEndian.Uint16(h[10:12])) + 1
-			binary.LittleEndian.PutUint16(h[10:12], uint16(sum+(sum+1)>>16))
-		} else if m.Flags&graph.FromUs == 0 {
-			h[7]-- // RFC 8200 section 3
-		}
-		m.OutPort = out.Main
-		if a.HeaderLen == pkt.EthernetSize && m.L3 == pkt.EthernetSize {
-			at = int(m.Off)
-			*(*[pkt.EthernetSize]byte)(mem[at : at+pkt.EthernetSize]) = [pkt.EthernetSize]byte(a.Header[:])
-		} else {
-			relink(mem, m, a)
-		}
+		at := int(m.Off)
+		h := (*[window]byte)(mem[at : at+window])
+		*(*[pkt.EthernetSize]byte)(h[:pkt.EthernetSize]) = [pkt.EthernetSize]byte(a.Header[:pkt.EthernetSize])
+		ageHop((*[pkt.IPv4Size]byte)(h[pkt.EthernetSize:]), m.Flags&graph.IPv6 != 0)
+		m.OutPort = out
 		next[i] = rewriteTx
 	}
+	return i
+}
+
+// rebuild rewrites a packet whatever its link-layer header, or says why it may
+// not leave by its adjacency now.
+//
+//fastpath:hot
+func rebuild(view *fib.View, st *State, mem []byte, m *graph.Meta) graph.Edge {
+	a := view.Adjacency(fib.AdjacencyID(m.Adjacency))
+	out := st.port(a.Port)
+	switch {
+	case a.Kind != fib.Rewrite:
+		return dropped(m, graph.Unresolved)
+	case out.Flags&NoPolicyState != 0:
+		return dropped(m, graph.NoPolicy)
+	}
+	if m.Flags&graph.FromUs == 0 {
+		at := int(m.Off + uint32(m.L3))
+		ageHop((*[pkt.IPv4Size]byte)(mem[at:at+pkt.IPv4Size]), m.Flags&graph.IPv6 != 0)
+	}
+	m.OutPort = out.Main
+	relink(mem, m, a)
+	return rewriteTx
+}
+
+// ageHop takes one from the TTL or hop limit of the IP header that begins with h.
+//
+//fastpath:hot
+func ageHop(h *[pkt.IPv4Size]byte, ipv6 bool) {
+	if ipv6 {
+		h[7]-- // RFC 8200 section 3
+		return
+	}
+	h[8]-- // RFC 1812 section 5.3.1, and RFC 1624 for the checksum, which is never 0xffff
+	sum := uint32(binary.LittleEndian.Uint16(h[10:12])) + 1
+	binary.LittleEndian.PutUint16(h[10:12], uint16(sum+(sum+1)>>16))
 }
 
 // relink replaces the link-layer header by that of a, or strips it where a has

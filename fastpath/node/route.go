@@ -10,7 +10,7 @@ import (
 
 // route asks the FIB where each packet goes and whether it may.
 //
-// Uses: Off, L3, L4, InPort, Proto, GSO, Flags. Sets: NextHop, Adjacency, Hash, and for
+// Uses: Off, L3, L4, InPort, Proto, GSO, Flags. Sets: Adjacency, Hash, and for
 // icmp-error Reason and Aux (the MTU). Drops: no-policy, spoofed-source,
 // blackhole, loop; icmp-error drops the rest.
 const (
@@ -32,14 +32,15 @@ func routeSpec(t *Tables) graph.Spec {
 	}
 }
 
-// route gathers destinations by family, so that the FIB can overlap the
-// memory accesses of a whole vector.
+// route begins all lookups of a vector in one loop, so that their memory accesses
+// overlap, and gathers by family those that one step did not finish.
 type route struct {
 	*Tables
-	at4, at6   [graph.VectorMax]uint16
-	dst4       [graph.VectorMax]uint32
-	dst6       [graph.VectorMax][2]uint64
-	hop4, hop6 [graph.VectorMax]fib.NextHopID
+	found        [graph.VectorMax]fib.Step
+	at4, at6     [graph.VectorMax]uint16 // place in the vector of each unfinished one
+	dst4         [graph.VectorMax]uint32
+	dst6         [graph.VectorMax][2]uint64
+	step4, step6 [graph.VectorMax]fib.Step
 }
 
 // Process looks all destinations up, then decides for each packet.
@@ -47,90 +48,125 @@ type route struct {
 //fastpath:hot
 func (n *route) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	view := n.FIB.View()
-	n4, n6 := n.gather(w.Mem, v)
+	n4, n6 := n.start(&view, w.Mem, v)
 	if n4 > 0 {
-		view.LookupVector4(n.dst4[:n4], n.hop4[:n4])
-		n.decide(w.Mem, v, n.at4[:n4], n.hop4[:n4], next)
+		view.Finish4(n.dst4[:n4], n.step4[:n4])
+		scatter(&n.found, n.at4[:n4], n.step4[:n4])
 	}
 	if n6 > 0 {
-		view.LookupVector6(n.dst6[:n6], n.hop6[:n6])
-		n.decide(w.Mem, v, n.at6[:n6], n.hop6[:n6], next)
+		view.Finish6(n.dst6[:n6], n.step6[:n6])
+		scatter(&n.found, n.at6[:n6], n.step6[:n6])
+	}
+	st, metas, idx := n.state.Load(), v.Metas(), v.Index()
+	for i := 0; i < len(idx); i++ {
+		if i = n.forward(&view, st, metas, idx, next, i); i < len(idx) {
+			next[i] = judge(&view, st, w.Mem, &metas[idx[i]&graph.SlotMask], n.found[i&(graph.VectorMax-1)].NextHop())
+		}
 	}
 }
 
-// gather sorts the vector's destinations by family.
+// start takes the first step of every lookup. It answers how many of each
+// family are not at their end with that.
 //
 //fastpath:hot
-func (n *route) gather(mem []byte, v *graph.Vector) (n4, n6 int) {
+func (n *route) start(view *fib.View, mem []byte, v *graph.Vector) (n4, n6 int) {
+	const last = graph.VectorMax - 1
 	metas := v.Metas()
 	for i, slot := range v.Index() {
 		m := &metas[slot&graph.SlotMask]
-		l3 := int(m.Off + uint32(m.L3))
+		at := int(m.Off + uint32(m.L3))
 		if m.Flags&graph.IPv6 == 0 {
-			h := (*[pkt.IPv4Size]byte)(mem[l3 : l3+pkt.IPv4Size])
-			n.at4[n4&(graph.VectorMax-1)] = uint16(i)
-			n.dst4[n4&(graph.VectorMax-1)] = binary.BigEndian.Uint32(h[16:20])
-			n4++
+			h := (*[pkt.IPv4Size]byte)(mem[at : at+pkt.IPv4Size])
+			dst := binary.BigEndian.Uint32(h[16:20])
+			s := view.Start4(dst)
+			// Noted in any case, kept if unfinished: no branch to be mistaken about.
+			n.found[i&last] = s
+			n.at4[n4&last], n.dst4[n4&last], n.step4[n4&last] = uint16(i), dst, s
+			n4 += s.Unfinished()
 			continue
 		}
-		h := (*[pkt.IPv6Size]byte)(mem[l3 : l3+pkt.IPv6Size])
-		n.at6[n6&(graph.VectorMax-1)] = uint16(i)
-		n.dst6[n6&(graph.VectorMax-1)] = [2]uint64{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
-		n6++
+		h := (*[pkt.IPv6Size]byte)(mem[at : at+pkt.IPv6Size])
+		dst := [2]uint64{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
+		s := view.Start6(dst[0])
+		n.found[i&last] = s
+		n.at6[n6&last], n.dst6[n6&last], n.step6[n6&last] = uint16(i), dst, s
+		n6 += s.Unfinished()
 	}
 	return n4, n6
 }
 
-// unasked is no next hop: the answer of a group is for one flow only.
-const unasked = ^fib.NextHopID(0)
-
-// decide says where packets go whose next hops are known. Most simply go on:
-// all that is special about a packet, its ports or its way is for judge.
+// scatter puts finished lookups where their packets stand in the vector.
 //
 //fastpath:hot
-func (n *route) decide(mem []byte, v *graph.Vector, at []uint16, hops []fib.NextHopID, next []graph.Edge) {
-	view, st := n.FIB.View(), n.state.Load()
-	metas, idx := v.Metas(), v.Index()
-	hops = hops[:len(at)]
-	// Packets of a vector often share a next hop: what was asked is not asked again.
-	last, id, a := fib.NoRoute, fib.AdjacencyID(0), view.Adjacency(0)
-	for i, to := range at {
-		m := &metas[idx[to]&graph.SlotMask]
-		in := st.port(m.InPort)
-		if in.Flags&(Workload|NoPolicyState) != 0 {
-			if r := refuseSource(&view, in, mem, m); r != graph.NoReason {
-				next[to] = dropped(m, r)
-				continue
-			}
-		}
-		if hop := hops[i]; hop != last {
-			var single bool
-			if id, single = view.Single(hop); single {
-				last = hop
-			} else {
-				m.Hash = flowHash(mem, m)
-				id, last = view.Resolve(hop, m.Hash), unasked
-			}
-			a = view.Adjacency(id)
-		}
-		m.NextHop, m.Adjacency = uint32(hops[i]), uint32(id)
-		if a.Kind == fib.Rewrite && m.Flags&graph.Expiring == 0 && m.GSO == graph.GSONone &&
-			m.Len-uint32(m.L3) <= a.MTU && a.Port != m.InPort {
-			next[to] = routeRewrite
-			continue
-		}
-		next[to] = judge(st, mem, m, a)
+func scatter(found *[graph.VectorMax]fib.Step, at []uint16, steps []fib.Step) {
+	at = at[:len(steps)]
+	for i, s := range steps {
+		found[at[i]&(graph.VectorMax-1)] = s
 	}
 }
 
-// judge says by which edge a packet leaves that may not simply go on.
+// forward sends packets from place i on by their next hops, as long as that is
+// all there is to say: their port asks for no checks, the next hop is one
+// neighbour with a known address, and the packet may go there as it is. It
+// returns the place of the first for which it is not, which is for judge, or the
+// end; it calls nothing, so that all it needs stays in registers.
 //
 //fastpath:hot
-func judge(st *State, mem []byte, m *graph.Meta, a *fib.Adjacency) graph.Edge {
+func (n *route) forward(view *fib.View, st *State, metas *graph.Slots, idx []uint16, next []graph.Edge, i int) int {
+	next = next[:len(idx)]
+	// Packets of a vector often share ports and next hops: what was asked is not asked again.
+	in, last := graph.NoPort, fib.NoRoute
+	var id fib.AdjacencyID
+	var out uint16
+	var limit uint32
+	for ; i < len(idx); i++ {
+		m := &metas[idx[i]&graph.SlotMask]
+		if m.InPort != in {
+			if in = m.InPort; st.port(in).Flags&(Workload|NoPolicyState) != 0 {
+				return i
+			}
+		}
+		if hop := n.found[i&(graph.VectorMax-1)].NextHop(); hop != last {
+			var single bool
+			if id, single = view.Single(hop); !single {
+				return i
+			}
+			a := view.Known(id)
+			if a == nil || a.Kind != fib.Rewrite {
+				return i
+			}
+			last, out, limit = hop, a.Port, a.MTU
+		}
+		if m.Len-uint32(m.L3) > limit || uint16(m.Flags&graph.Expiring)|uint16(m.GSO) != 0 || out == in {
+			return i
+		}
+		m.Adjacency = uint32(id)
+		next[i] = routeRewrite
+	}
+	return i
+}
+
+// judge says by which edge a packet leaves whose next hop is hop.
+//
+//fastpath:hot
+func judge(view *fib.View, st *State, mem []byte, m *graph.Meta, hop fib.NextHopID) graph.Edge {
+	in := st.port(m.InPort)
+	if in.Flags&(Workload|NoPolicyState) != 0 {
+		if r := refuseSource(view, in, mem, m); r != graph.NoReason {
+			return dropped(m, r)
+		}
+	}
+	id, single := view.Single(hop)
+	if !single {
+		m.Hash = flowHash(mem, m)
+		id = view.Resolve(hop, m.Hash)
+	}
+	m.Adjacency = uint32(id)
+	a := view.Adjacency(id)
 	if a.Kind != fib.Rewrite || expired(m) || tooBig(mem, m, a.MTU) {
 		return exception(st, mem, m, a)
 	}
-	if a.Port == m.InPort && st.port(m.InPort).Flags&Workload != 0 {
+	if a.Port == m.InPort && in.Flags&Workload != 0 {
 		return dropped(m, graph.Loop)
 	}
 	return routeRewrite

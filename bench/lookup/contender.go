@@ -29,23 +29,26 @@ type contender struct {
 
 func contenders() []contender {
 	return []contender{
-		{"ours", func() table { return ours{fib.New()} }},
+		{"ours", func() table { return ours{fib.New(), new(fib.Batch)} }},
 		{"bart", func() table { return barts{new(bart.Table[fib.NextHopID])} }},
 		{"bart-fast", func() table { return barts{new(bart.Fast[fib.NextHopID])} }},
 	}
 }
 
-// ours looks up vectors, as the node route does.
-type ours struct{ t *fib.Table }
+// ours looks up in batches, as the node route does.
+type ours struct {
+	t     *fib.Table
+	batch *fib.Batch
+}
 
 func (o ours) set(p netip.Prefix, nh fib.NextHopID) error { return o.t.SetRoute(p, nh) }
 
 func (o ours) find(in *input, lo, hi int, out []fib.NextHopID) {
 	v := o.t.View()
 	if in.d4 != nil {
-		v.LookupVector4(in.d4[lo:hi], out)
+		o.batch.Lookup4(v, in.d4[lo:hi], out)
 	} else {
-		v.LookupVector6(in.d6[lo:hi], out)
+		o.batch.Lookup6(v, in.d6[lo:hi], out)
 	}
 }
 

@@ -61,11 +61,12 @@ func loadOurs(routes []netip.Prefix) (any, error) {
 }
 
 func lookupOurs(table any, in input, out []NextHopID) {
+	var batch Batch
 	v := table.(*Table).View()
 	if in.d4 != nil {
-		v.LookupVector4(in.d4, out)
+		batch.Lookup4(v, in.d4, out)
 	} else {
-		v.LookupVector6(in.d6, out)
+		batch.Lookup6(v, in.d6, out)
 	}
 }
 
@@ -146,11 +147,11 @@ func benchTable(b *testing.B, c contender, routes []netip.Prefix) {
 	for _, dst := range []int{1_000, 64_000, 1_000_000} {
 		b.Run("dst="+human(dst), func(b *testing.B) {
 			in := newInput(fibtest.Spread(routes, dst, 2))
-			out := make([]NextHopID, vectorSize)
+			out := make([]NextHopID, BatchMax)
 			b.ReportAllocs()
 			for b.Loop() {
-				for lo := 0; lo < dst; lo += vectorSize {
-					part := in.slice(lo, min(lo+vectorSize, dst))
+				for lo := 0; lo < dst; lo += BatchMax {
+					part := in.slice(lo, min(lo+BatchMax, dst))
 					c.lookup(table, part, out[:len(part.addrs)])
 				}
 			}

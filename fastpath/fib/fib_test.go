@@ -357,11 +357,12 @@ func TestLookupsDoNotAllocate(t *testing.T) {
 	for i := range d4 {
 		d4[i], d6[i] = uint32(i)<<20|uint32(i), [2]uint64{uint64(i) << 50, uint64(i)}
 	}
+	var batch Batch
 	var kinds int
 	allocs := testing.AllocsPerRun(100, func() {
 		v := tb.View()
-		v.LookupVector4(d4, out)
-		v.LookupVector6(d6, out)
+		batch.Lookup4(v, d4, out)
+		batch.Lookup6(v, d6, out)
 		for i := range d4 {
 			nh := v.Lookup4(d4[i]) + v.Lookup6(d6[i][0], d6[i][1])
 			kinds += int(v.Adjacency(v.Resolve(nh, uint32(i))).Kind)

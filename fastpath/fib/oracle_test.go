@@ -39,10 +39,11 @@ func askVector(v View, addrs []netip.Addr) []NextHopID {
 		k := keyOf(a)
 		d4, d6 = append(d4, uint32(k.hi>>32)), append(d6, [2]uint64{k.hi, k.lo})
 	}
+	var batch Batch
 	if len(addrs) > 0 && addrs[0].Is4() {
-		v.LookupVector4(d4, out)
+		batch.Lookup4(v, d4, out)
 	} else {
-		v.LookupVector6(d6, out)
+		batch.Lookup6(v, d6, out)
 	}
 	return out
 }

@@ -336,12 +336,31 @@ func (w *Worker) visit(i int) {
 func (w *Worker) dispatch(edges []uint16, idx []uint16, next []Edge) {
 	for i := 0; i < len(next) && i < len(idx); {
 		e, from := next[i], i
-		for i++; i < len(next) && next[i] == e; i++ {
-		}
-		if int(e) >= len(edges) {
+		if i = runEnd(next, i); int(e) >= len(edges) {
 			continue // Gone
 		}
 		l := w.waitingFor(edges[e])
 		l.n += copy(l.idx[l.n:], idx[from:i])
 	}
+}
+
+// runEnd is where the edges that equal next[i] and stand together with it end,
+// found eight at a time.
+//
+//fastpath:hot
+func runEnd(next []Edge, i int) int {
+	const ones = 0x0101010101010101
+	e := next[i]
+	for ; i+8 <= len(next); i += 8 {
+		n := next[i : i+8] // which the compiler loads as one word
+		word := uint64(n[0]) | uint64(n[1])<<8 | uint64(n[2])<<16 | uint64(n[3])<<24 |
+			uint64(n[4])<<32 | uint64(n[5])<<40 | uint64(n[6])<<48 | uint64(n[7])<<56
+		if differ := word ^ uint64(e)*ones; differ != 0 {
+			return i + bits.TrailingZeros64(differ)/8
+		}
+	}
+	for i < len(next) && next[i] == e {
+		i++
+	}
+	return i
 }

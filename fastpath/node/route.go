@@ -33,76 +33,75 @@ func routeSpec(t *Tables) graph.Spec {
 }
 
 // route begins all lookups of a vector in one loop, so that their memory accesses
-// overlap, and gathers by family those that one step did not finish.
+// overlap, and then decides for each packet.
 type route struct {
 	*Tables
-	found        [graph.VectorMax]fib.Step
-	at4, at6     [graph.VectorMax]uint16 // place in the vector of each unfinished one
-	dst4         [graph.VectorMax]uint32
-	dst6         [graph.VectorMax][2]uint64
-	step4, step6 [graph.VectorMax]fib.Step
+	batch fib.Batch
 }
 
 // Process looks all destinations up, then decides for each packet.
 //
 //fastpath:hot
 func (n *route) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
-	view := n.FIB.View()
-	n4, n6 := n.start(&view, w.Mem, v)
-	if n4 > 0 {
-		view.Finish4(n.dst4[:n4], n.step4[:n4])
-		scatter(&n.found, n.at4[:n4], n.step4[:n4])
-	}
-	if n6 > 0 {
-		view.Finish6(n.dst6[:n6], n.step6[:n6])
-		scatter(&n.found, n.at6[:n6], n.step6[:n6])
-	}
-	st, metas, idx := n.state.Load(), v.Metas(), v.Index()
+	view, st, metas, idx := n.FIB.View(), n.state.Load(), v.Metas(), v.Index()
+	n.lookUp(view, w.Mem, metas, idx)
 	for i := 0; i < len(idx); i++ {
-		if i = n.forward(&view, st, metas, idx, next, i); i < len(idx) {
-			next[i] = judge(&view, st, w.Mem, &metas[idx[i]&graph.SlotMask], n.found[i&(graph.VectorMax-1)].NextHop())
+		if i = n.forward(view, st, metas, idx, next, i); i < len(idx) {
+			next[i] = judge(&view, st, w.Mem, &metas[idx[i]&graph.SlotMask], n.batch.NextHop(uint8(i)))
 		}
 	}
 }
 
-// start takes the first step of every lookup. It answers how many of each
-// family are not at their end with that.
+// lookUp finds the next hops of a vector, family by family in runs.
 //
 //fastpath:hot
-func (n *route) start(view *fib.View, mem []byte, v *graph.Vector) (n4, n6 int) {
-	const last = graph.VectorMax - 1
-	metas := v.Metas()
-	for i, slot := range v.Index() {
-		m := &metas[slot&graph.SlotMask]
-		at := int(m.Off + uint32(m.L3))
+func (n *route) lookUp(view fib.View, mem []byte, metas *graph.Slots, idx []uint16) {
+	open4, open6 := 0, 0
+	for i := 0; i < len(idx); {
+		i, open4 = n.begin4(view, mem, metas, idx, i, open4)
+		if i < len(idx) {
+			i, open6 = n.begin6(view, mem, metas, idx, i, open6)
+		}
+	}
+	if open4 > 0 {
+		n.batch.Finish4(view, open4)
+	}
+	if open6 > 0 {
+		n.batch.Finish6(view, open6)
+	}
+}
+
+// begin4 begins the lookups of IPv4 packets from place i on. It returns the place
+// of the first that is none, or the end, and how many lookups are open now.
+//
+//fastpath:hot
+func (n *route) begin4(view fib.View, mem []byte, metas *graph.Slots, idx []uint16, i, open int) (int, int) {
+	for ; i < len(idx); i++ {
+		m := &metas[idx[i]&graph.SlotMask]
+		if m.Flags&graph.IPv6 != 0 {
+			break
+		}
+		at := int(m.Off+uint32(m.L3)) + 16
+		h := (*[4]byte)(mem[at : at+4])
+		open = n.batch.Begin4(view, uint8(i), binary.BigEndian.Uint32(h[:]), open)
+	}
+	return i, open
+}
+
+// begin6 is begin4 for IPv6 packets.
+//
+//fastpath:hot
+func (n *route) begin6(view fib.View, mem []byte, metas *graph.Slots, idx []uint16, i, open int) (int, int) {
+	for ; i < len(idx); i++ {
+		m := &metas[idx[i]&graph.SlotMask]
 		if m.Flags&graph.IPv6 == 0 {
-			h := (*[pkt.IPv4Size]byte)(mem[at : at+pkt.IPv4Size])
-			dst := binary.BigEndian.Uint32(h[16:20])
-			s := view.Start4(dst)
-			// Noted in any case, kept if unfinished: no branch to be mistaken about.
-			n.found[i&last] = s
-			n.at4[n4&last], n.dst4[n4&last], n.step4[n4&last] = uint16(i), dst, s
-			n4 += s.Unfinished()
-			continue
+			break
 		}
-		h := (*[pkt.IPv6Size]byte)(mem[at : at+pkt.IPv6Size])
-		dst := [2]uint64{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
-		s := view.Start6(dst[0])
-		n.found[i&last] = s
-		n.at6[n6&last], n.dst6[n6&last], n.step6[n6&last] = uint16(i), dst, s
-		n6 += s.Unfinished()
+		at := int(m.Off+uint32(m.L3)) + 24
+		h := (*[16]byte)(mem[at : at+16])
+		open = n.batch.Begin6(view, uint8(i), binary.BigEndian.Uint64(h[:8]), binary.BigEndian.Uint64(h[8:]), open)
 	}
-	return n4, n6
-}
-
-// scatter puts finished lookups where their packets stand in the vector.
-//
-//fastpath:hot
-func scatter(found *[graph.VectorMax]fib.Step, at []uint16, steps []fib.Step) {
-	at = at[:len(steps)]
-	for i, s := range steps {
-		found[at[i]&(graph.VectorMax-1)] = s
-	}
+	return i, open
 }
 
 // forward sends packets from place i on by their next hops, as long as that is
@@ -112,7 +111,7 @@ func scatter(found *[graph.VectorMax]fib.Step, at []uint16, steps []fib.Step) {
 // end; it calls nothing, so that all it needs stays in registers.
 //
 //fastpath:hot
-func (n *route) forward(view *fib.View, st *State, metas *graph.Slots, idx []uint16, next []graph.Edge, i int) int {
+func (n *route) forward(view fib.View, st *State, metas *graph.Slots, idx []uint16, next []graph.Edge, i int) int {
 	next = next[:len(idx)]
 	// Packets of a vector often share ports and next hops: what was asked is not asked again.
 	in, last := graph.NoPort, fib.NoRoute
@@ -126,7 +125,7 @@ func (n *route) forward(view *fib.View, st *State, metas *graph.Slots, idx []uin
 				return i
 			}
 		}
-		if hop := n.found[i&(graph.VectorMax-1)].NextHop(); hop != last {
+		if hop := n.batch.NextHop(uint8(i)); hop != last {
 			var single bool
 			if id, single = view.Single(hop); !single {
 				return i

@@ -88,20 +88,16 @@ func (a *arena) newBlock(value uint32) uint32 {
 func (a *arena) newJump(k key, n int, hit, miss uint32) uint32 {
 	unit, _ := a.jumps.take()
 	j := a.words[unit<<unitShift:][:1<<unitShift]
-	j[jumpKey], j[jumpKey+1] = uint32(k.hi>>32), uint32(k.hi)
-	j[jumpKey+2], j[jumpKey+3] = uint32(k.lo>>32), uint32(k.lo)
+	j[jumpKey], j[jumpKey+1] = uint32(k.hi), uint32(k.hi>>32)
+	j[jumpKey+2], j[jumpKey+3] = uint32(k.lo), uint32(k.lo>>32)
 	j[jumpHit], j[jumpMiss], j[jumpLen] = hit, miss, uint32(n)
 	return cellJump | unit
 }
 
 // jumpAt returns key and length of the jump at word w.
 func (a *arena) jumpAt(w uint32) (key, int) {
-	j := a.words[w:][:1<<unitShift]
-	k := key{
-		uint64(j[jumpKey])<<32 | uint64(j[jumpKey+1]),
-		uint64(j[jumpKey+2])<<32 | uint64(j[jumpKey+3]),
-	}
-	return k, int(j[jumpLen])
+	j := (*jump)(a.words[w:])
+	return key{j.half(jumpKey), j.half(jumpKey + 2)}, int(j[jumpLen])
 }
 
 func (a *arena) retireJump(cell uint32) { a.jumps.retire(cell & indexMask) }

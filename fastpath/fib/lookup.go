@@ -31,14 +31,14 @@ func descend4(trie []uint32, c, dst, shift uint32) uint32 {
 //
 //fastpath:hot
 func step4(trie []uint32, c, dst, shift uint32) (uint32, uint32) {
-	at := c & indexMask << unitShift
+	at := int(c & indexMask << unitShift)
 	if c < cellJump {
-		return atomic.LoadUint32(&trie[at+dst>>(shift&31)&255]), shift - 8
+		return atomic.LoadUint32(&trie[at+int(dst>>(shift&31)&255)]), shift - 8
 	}
-	j := (*[8]uint32)(trie[at:])
+	j := (*jump)(trie[at : at+len(jump{})])
 	n := 32 - j[jumpLen]
 	to, hit := atomic.LoadUint32(&j[jumpMiss]), atomic.LoadUint32(&j[jumpHit])
-	if (dst^j[jumpKey])>>(n&31) == 0 {
+	if (dst^j[jumpKey+1])>>(n&31) == 0 {
 		to = hit
 	}
 	return to, n - 8 // a miss is a value and needs no shift
@@ -71,20 +71,17 @@ func descend6(trie []uint32, c uint32, k key, depth uint32) uint32 {
 //
 //fastpath:hot
 func step6(trie []uint32, c uint32, k key, depth uint32) (uint32, uint32) {
-	at := c & indexMask << unitShift
+	at := int(c & indexMask << unitShift)
 	if c < cellJump {
 		w := k.hi
 		if depth >= 64 {
 			w = k.lo
 		}
-		return atomic.LoadUint32(&trie[at+uint32(w>>((56-depth)&63))&255]), depth + 8
+		return atomic.LoadUint32(&trie[at+int(w>>((56-depth)&63)&255)]), depth + 8
 	}
-	j := (*[8]uint32)(trie[at:])
-	m := maskOf(j[jumpLen])
-	hi := k.hi ^ (uint64(j[jumpKey])<<32 | uint64(j[jumpKey+1]))
-	lo := k.lo ^ (uint64(j[jumpKey+2])<<32 | uint64(j[jumpKey+3]))
+	j := (*jump)(trie[at : at+len(jump{})])
 	to, hit := atomic.LoadUint32(&j[jumpMiss]), atomic.LoadUint32(&j[jumpHit])
-	if hi&m.hi|lo&m.lo == 0 {
+	if j.covers6(k) {
 		to = hit
 	}
 	return to, j[jumpLen] // a miss is a value and needs no depth

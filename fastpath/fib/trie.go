@@ -27,11 +27,30 @@ const (
 // value (the jump is a leaf, its key a route) or a block of depth jumpLen (the
 // jump skips levels). Key and length never change while readers may see them.
 const (
-	jumpKey  = 0 // four words, most significant first
+	jumpKey  = 0 // two halves of two words, in each the low one first: one load where memory is so too
 	jumpHit  = 4
 	jumpMiss = 5
 	jumpLen  = 6
 )
+
+// jump is the words of one.
+type jump [1 << unitShift]uint32
+
+// half is the half of the key that begins with word i.
+//
+//fastpath:hot
+func (j *jump) half(i int) uint64 { return uint64(j[i]) | uint64(j[i+1])<<32 }
+
+// covers6 says whether k begins with the jump's key.
+//
+//fastpath:hot
+func (j *jump) covers6(k key) bool {
+	n, hi := j[jumpLen], k.hi^j.half(jumpKey)
+	if n <= 64 {
+		return hi>>((64-n)&63) == 0
+	}
+	return hi|(k.lo^j.half(jumpKey+2))>>((128-n)&63) == 0
+}
 
 const (
 	rootBits   = 16

@@ -134,6 +134,7 @@ func (e *Engine) Step() bool {
 func (e *Engine) Advance(d time.Duration) {
 	for _, w := range e.workers {
 		w.started = w.started.Add(-d)
+		w.unclocked = clockEvery // look again
 	}
 }
 

@@ -10,10 +10,15 @@ func (w *Worker) receive() {
 		w.park.poll(g.onDemand)
 	}
 	w.takeHanded(g)
-	n := len(g.rx)
-	for i := range n {
-		at := i + int(w.stats.Load.Loops)
-		rx := &g.rx[at%n]
+	if w.first++; w.first >= len(g.rx) {
+		w.first = 0
+	}
+	for i := range g.rx {
+		at := i + w.first
+		if at >= len(g.rx) {
+			at -= len(g.rx)
+		}
+		rx := &g.rx[at]
 		if rx.ready != nil && !rx.ready.readable {
 			continue
 		}

@@ -14,6 +14,8 @@ const (
 	sampleEvery  = 64       // passes of which one has its nodes timed
 	publishEvery = 50 * 1e6 // ns after which a worker that never idles publishes its counters anyway
 	readyEvery   = 4        // passes per look at which queues have become readable
+	clockEvery   = 8        // passes per look at the clock, of those that move fewer packets than
+	clockAbove   = 16
 
 	// TickInterval is how often a Resumer is called at least, roughly.
 	TickInterval = 20 * time.Millisecond
@@ -26,18 +28,17 @@ type Worker struct {
 	IO
 	id    int
 	graph *Graph
-	nodes []Node
-	wait  []list     // packets that wait for each node
-	due   uint64     // a bit for each node that packets wait for
-	edges [][]uint16 // node, edge ► node
-	again []uint16   // node ► node at which packets held there go on
-	tick  []int      // nodes that are Resumers
+	stops []stop
+	due   uint64   // a bit for each stop that packets wait for
+	again []uint16 // node ► node at which packets held there go on
+	tick  []int    // nodes that are Resumers
 
-	meta *Slots
-	used int // slots taken in this pass
-	at   int // node being processed
-	next [VectorMax]Edge
-	vec  Vector // what is being processed or sent: one for all, so that none escapes
+	meta  *Slots
+	used  int // slots taken in this pass
+	first int // receive queue that had the first turn
+	at    int // node being processed
+	next  [VectorMax]Edge
+	vec   Vector // what is being processed or sent: one for all, so that none escapes
 
 	tx    []list // packets that wait for each port's transmit queue
 	dirty []uint16
@@ -51,13 +52,22 @@ type Worker struct {
 	kick   atomic.Bool   // Resume is due
 	stop   atomic.Bool
 	nextAt int64 // when the next tick is due
-	busy   bool  // the last pass moved packets
-	cfg    Config
-	cpu    int
+	busy   bool  // all passes since Now moved packets
+	// unclocked is the passes since Now.
+	unclocked int
+	cfg       Config
+	cpu       int
 	// pinError is why the worker does not run on the CPU it was given.
 	pinError atomic.Pointer[error]
 	engine   *Engine
 	started  time.Time
+}
+
+// stop is a node in its place.
+type stop struct {
+	node  Node
+	edges []uint16 // edge ► stop
+	wait  list     // packets that wait for it
 }
 
 func newWorker(e *Engine, id int) (*Worker, error) {
@@ -74,7 +84,6 @@ func newWorker(e *Engine, id int) (*Worker, error) {
 	w.vec.meta = w.meta
 	w.stats = newStats(len(e.graph.specs), 0)
 	w.pub.stats = newStats(len(e.graph.specs), 0)
-	w.wait = make([]list, len(e.graph.specs))
 	w.link()
 	w.wired = &wiring{}
 	w.wiring.Store(w.wired)
@@ -89,7 +98,6 @@ func (w *Worker) link() {
 			n, _ := w.graph.index(name) // Build has checked that it is there
 			to = append(to, uint16(n))
 		}
-		w.edges = append(w.edges, to)
 		again, _ := w.graph.index(s.Resumes)
 		w.again = append(w.again, uint16(again))
 		var n Node
@@ -101,7 +109,7 @@ func (w *Worker) link() {
 		default:
 			n = s.New(w.id)
 		}
-		w.nodes = append(w.nodes, n)
+		w.stops = append(w.stops, stop{n, to, newList()})
 		if _, ok := n.(Resumer); ok {
 			w.tick = append(w.tick, i)
 		}
@@ -137,7 +145,7 @@ func (w *Worker) Make(o Origin) (slot uint16, m *Meta, ok bool) {
 }
 
 // Emit sends a packet that Make gave out by edge e of the node in Process.
-func (w *Worker) Emit(e Edge, slot uint16) { w.waitingFor(w.edges[w.at][e]).push(slot) }
+func (w *Worker) Emit(e Edge, slot uint16) { w.waitingFor(w.stops[w.at].edges[e]).push(slot) }
 
 // Used counts a packet as consumed and frees it. The node then leaves it out:
 // it must answer Gone for it.
@@ -239,8 +247,16 @@ func (w *Worker) pass() bool {
 	return true
 }
 
-// clock reads the time, once per pass, and books what the last pass took.
+// clock reads the time and books what was done since it was read last. Reading
+// it costs as much as a packet: while passes follow each other that move but few,
+// one in clockEvery does.
 func (w *Worker) clock() {
+	w.stats.Load.Loops++
+	if w.busy && w.used < clockAbove && w.unclocked < clockEvery-1 {
+		w.unclocked++
+		return
+	}
+	w.unclocked = 0
 	now := int64(time.Since(w.started))
 	if w.busy {
 		w.stats.Load.BusyNanos += uint64(now - w.Now)
@@ -248,13 +264,12 @@ func (w *Worker) clock() {
 	}
 	w.Now = now
 	w.stats.Load.Elapsed = uint64(now)
-	w.stats.Load.Loops++
 }
 
 // rewire puts another set of queues in force, between two passes.
 func (w *Worker) rewire(g *wiring) {
 	for len(w.tx) < len(g.tx) {
-		w.tx = append(w.tx, list{})
+		w.tx = append(w.tx, newList())
 	}
 	w.dirty = slices.Grow(w.dirty, len(w.tx))
 	w.stats.growPorts(len(g.tx))
@@ -271,7 +286,7 @@ func (w *Worker) resume() {
 	w.nextAt = w.Now + int64(TickInterval)
 	for _, i := range w.tick {
 		w.at = i
-		w.nodes[i].(Resumer).Resume(w)
+		w.stops[i].node.(Resumer).Resume(w)
 	}
 }
 
@@ -280,7 +295,7 @@ func (w *Worker) resume() {
 //fastpath:hot
 func (w *Worker) waitingFor(i uint16) *list {
 	w.due |= 1 << (i & (maxNodes - 1))
-	return &w.wait[i]
+	return &w.stops[i].wait
 }
 
 // walk visits each node that is due in topological order, once.
@@ -301,7 +316,7 @@ func (w *Worker) walk() {
 
 func (w *Worker) visitTimed(i int) {
 	start := time.Now()
-	n := w.wait[i].n
+	n := w.stops[i].wait.n
 	w.visit(i)
 	w.stats.Nodes[i].SampledNanos += uint64(time.Since(start))
 	w.stats.Nodes[i].SampledPackets += uint64(n)
@@ -311,36 +326,40 @@ func (w *Worker) visitTimed(i int) {
 //
 //fastpath:hot
 func (w *Worker) visit(i int) {
-	l := &w.wait[i]
+	s, count := &w.stops[i], &w.stats.Nodes[i]
 	w.at = i
-	edges := w.edges[i]
-	count := &w.stats.Nodes[i]
-	for from := 0; from < l.n; from += VectorMax {
-		v := &w.vec
-		v.idx = l.idx[from:min(from+VectorMax, l.n)]
-		next := w.next[:len(v.idx)]
-		w.nodes[i].Process(w, v, next)
-		if len(edges) > 0 {
-			w.dispatch(edges, v.idx, next)
-		}
+	n := s.wait.n
+	count.Packets += uint64(n)
+	for from := 0; from < n; from += VectorMax {
 		count.Calls++
-		count.Packets += uint64(len(v.idx))
+		idx := s.wait.idx[from:min(from+VectorMax, n)]
+		next := w.next[:len(idx)]
+		w.vec.idx = idx
+		s.node.Process(w, &w.vec, next)
+		if len(s.edges) > 0 {
+			w.dispatch(s, idx, next)
+		}
 	}
-	l.n = 0
+	s.wait.n = 0
 }
 
 // dispatch sends each packet to the node its edge leads to. Most vectors
-// leave whole by one edge, so runs of equal edges move at once.
+// leave whole by one edge, so runs of equal edges move at once, and all that
+// waited for s by changing places with the list that it would be copied to.
 //
 //fastpath:hot
-func (w *Worker) dispatch(edges []uint16, idx []uint16, next []Edge) {
+func (w *Worker) dispatch(s *stop, idx []uint16, next []Edge) {
 	for i := 0; i < len(next) && i < len(idx); {
 		e, from := next[i], i
-		if i = runEnd(next, i); int(e) >= len(edges) {
+		if i = runEnd(next, i); int(e) >= len(s.edges) {
 			continue // Gone
 		}
-		l := w.waitingFor(edges[e])
-		l.n += copy(l.idx[l.n:], idx[from:i])
+		to := w.waitingFor(s.edges[e])
+		if to.n == 0 && i-from == s.wait.n {
+			to.idx, s.wait.idx, to.n = s.wait.idx, to.idx, i
+			return
+		}
+		to.n += copy(to.idx[to.n:], idx[from:i])
 	}
 }
 

@@ -91,6 +91,7 @@ func TestBuildRefuses(t *testing.T) {
 			{Name: "a", Edges: []string{"drop", "b"}, New: n}, {Name: "b", Edges: []string{"drop", "a"}, New: n},
 		}, "forward only"},
 		"an edge to nowhere":        {[]Spec{{Name: "a", Edges: []string{"drop", "x"}, New: n}}, `"x", which is not declared`},
+		"a place to go on nowhere":  {[]Spec{{Name: "a", Edges: []string{"drop"}, Resumes: []string{"a", "x"}, New: n}}, `"a" resumes at "x"`},
 		"a name twice":              {[]Spec{{Name: "a", Edges: []string{"drop"}, New: n}, {Name: "a", Edges: []string{"drop"}, New: n}}, "declared twice"},
 		"an edge 0 other than drop": {[]Spec{{Name: "a", Edges: []string{"tx"}, New: n}}, "edge 0"},
 		"a reserved name":           {[]Spec{{Name: "tx", Edges: []string{"drop"}, New: n}}, "reserved"},

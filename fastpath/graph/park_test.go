@@ -180,7 +180,7 @@ func (n clockNode) Resume(*Worker) { n.ticks.Add(1) }
 
 func TestKickResumesASleepingWorkerAtOnce(t *testing.T) {
 	var ticks atomic.Int64
-	e, _ := engine(t, 2, Spec{Name: "pass", Edges: []string{DropName, TxName}, Resumes: "pass",
+	e, _ := engine(t, 2, Spec{Name: "pass", Edges: []string{DropName, TxName}, Resumes: []string{"pass"},
 		New: func(int) Node { return clockNode{ticks: &ticks} }})
 	e.Start()
 	defer e.Stop()
@@ -201,7 +201,7 @@ func TestKickResumesASleepingWorkerAtOnce(t *testing.T) {
 // The clock of a stepped engine goes as far as the test wants.
 func TestAdvanceMakesTicksDue(t *testing.T) {
 	var ticks atomic.Int64
-	e, _ := engine(t, 1, Spec{Name: "pass", Edges: []string{DropName, TxName}, Resumes: "pass",
+	e, _ := engine(t, 1, Spec{Name: "pass", Edges: []string{DropName, TxName}, Resumes: []string{"pass"},
 		New: func(int) Node { return clockNode{ticks: &ticks} }})
 	defer e.Stop()
 	e.Step()

@@ -29,11 +29,14 @@ type Resumer interface {
 type Spec struct {
 	Name  string
 	Edges []string // names of the nodes they lead to; Edges[0] is "drop"
-	// Resumes names the node at which packets held here go on; it may lie
+	// Resumes names the nodes at which packets held here go on; they may lie
 	// earlier in the walk, since a resumed packet begins a new pass.
-	Resumes string
+	Resumes []string
 	New     func(worker int) Node // one instance per worker
 }
+
+// Again is an index into Spec.Resumes: where a held packet goes on.
+type Again uint8
 
 // Names of the two stops that the engine itself provides.
 const (
@@ -107,8 +110,10 @@ func sortForward(specs []Spec, byName map[string]*Spec) ([]Spec, error) {
 				visit(next)
 			}
 		}
-		if s.Resumes != "" && byName[s.Resumes] == nil {
-			errs = append(errs, fmt.Errorf("node %q resumes at %q, which is not declared", s.Name, s.Resumes))
+		for _, at := range s.Resumes {
+			if byName[at] == nil {
+				errs = append(errs, fmt.Errorf("node %q resumes at %q, which is not declared", s.Name, at))
+			}
 		}
 		state[s.Name] = 2
 		order = append(order, *s)
@@ -137,4 +142,13 @@ func (g *Graph) Nodes() []string {
 func (g *Graph) index(name string) (int, bool) {
 	i, ok := g.byStr[name]
 	return i, ok
+}
+
+// indexes finds nodes that Build has checked to be there.
+func (g *Graph) indexes(names []string) (at []uint16) {
+	for _, name := range names {
+		n, _ := g.index(name)
+		at = append(at, uint16(n))
+	}
+	return at
 }

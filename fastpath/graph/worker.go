@@ -29,9 +29,8 @@ type Worker struct {
 	id    int
 	graph *Graph
 	stops []stop
-	due   uint64   // a bit for each stop that packets wait for
-	again []uint16 // node ► node at which packets held there go on
-	tick  []int    // nodes that are Resumers
+	due   uint64 // a bit for each stop that packets wait for
+	tick  []int  // stops that are Resumers
 
 	meta  *Slots
 	used  int // slots taken in this pass
@@ -66,7 +65,8 @@ type Worker struct {
 // stop is a node in its place.
 type stop struct {
 	node  Node
-	edges []uint16 // edge ► stop
+	edges []uint16 // Edge ► stop
+	again []uint16 // Again ► stop at which packets held here go on
 	wait  list     // packets that wait for it
 }
 
@@ -93,13 +93,6 @@ func newWorker(e *Engine, id int) (*Worker, error) {
 // link makes the nodes and turns names of edges into indexes.
 func (w *Worker) link() {
 	for i, s := range w.graph.specs {
-		var to []uint16
-		for _, name := range s.Edges {
-			n, _ := w.graph.index(name) // Build has checked that it is there
-			to = append(to, uint16(n))
-		}
-		again, _ := w.graph.index(s.Resumes)
-		w.again = append(w.again, uint16(again))
 		var n Node
 		switch s.Name {
 		case DropName:
@@ -109,7 +102,7 @@ func (w *Worker) link() {
 		default:
 			n = s.New(w.id)
 		}
-		w.stops = append(w.stops, stop{n, to, newList()})
+		w.stops = append(w.stops, stop{n, w.graph.indexes(s.Edges), w.graph.indexes(s.Resumes), newList()})
 		if _, ok := n.(Resumer); ok {
 			w.tick = append(w.tick, i)
 		}
@@ -174,21 +167,22 @@ const Gone Edge = 1<<8 - 1
 // answers Gone for it.
 func (w *Worker) Hold(m *Meta) { w.stats.Counters.Held += uint64(m.Segments) }
 
-// Release sends a held packet on, at the node that Spec.Resumes names. It is
-// for Resume. It says false, and the packet stays held, when the pass is full.
-func (w *Worker) Release(m *Meta) bool {
-	if w.used >= slots-1 {
+// Release sends a held packet on, at the node that Spec.Resumes names by at. It
+// is for Resume. It says false, and the packet stays held, when the pass is
+// full: the other half of the slots is for what nodes make of its packets.
+func (w *Worker) Release(m *Meta, at Again) bool {
+	if w.used >= VectorMax {
 		return false
 	}
 	slot := uint16(w.used)
 	w.used++
 	w.meta[slot] = *m
 	w.stats.Counters.Held -= uint64(m.Segments)
-	w.waitingFor(w.again[w.at]).push(slot)
+	w.waitingFor(w.stops[w.at].again[at]).push(slot)
 	return true
 }
 
-// Abandon drops a held packet. It is for Resume.
+// Abandon drops a held packet where it is.
 func (w *Worker) Abandon(m *Meta, r Reason) {
 	w.stats.Counters.Held -= uint64(m.Segments)
 	w.stats.Counters.Drops[r] += uint64(m.Segments)

@@ -147,6 +147,7 @@ func FuzzGraph(f *testing.F) {
 	}
 	l := gt.StandardConfig(f, gt.Config{Frames: 2048})
 	f.Fuzz(func(t *testing.T, in []byte) {
+		var sent []judgement
 		for n := 0; len(in) >= recordSize && n < 16; n++ {
 			var p gt.Packet
 			var port uint16
@@ -157,11 +158,12 @@ func FuzzGraph(f *testing.F) {
 			before := bytes.Clone(p.Bytes)
 			l.InjectPackets(port, p)
 			l.Run()
+			sent = append(sent, judge(port, before))
 			checkOutput(t, port, gt.Packet{Bytes: before, Meta: p.Meta, Pieces: p.Pieces}, l.CollectAll())
 			l.Even(t)
 		}
 		l.Account(t)
-		l.CollectAll()
+		checkLate(t, sent, l.CollectAll())
 		events(l)
 	})
 }
@@ -194,6 +196,29 @@ func checkOutput(t *testing.T, in uint16, p gt.Packet, all map[uint16][]gt.Packe
 	}
 	if plain && forwarded == 0 && mustForward(&j, in) {
 		t.Errorf("from port %d came %s, and did not go on\n%x", in, &j, j.ip)
+	}
+}
+
+// checkLate fails t unless what left in the end are questions, and errors about
+// packets whose neighbours were asked for in vain, one for each at most.
+func checkLate(t *testing.T, sent []judgement, all map[uint16][]gt.Packet) {
+	waited := slices.DeleteFunc(sent, func(j judgement) bool { return !j.mayWait() })
+	told := 0
+	for port, out := range all {
+		for _, o := range out {
+			ip, arp := unlink(t, port, o)
+			if arp || ip == nil || ip[0]>>4 == 6 && ip[7] == 255 && ip[40] == 135 {
+				continue // a question
+			}
+			r := readReport(t, ip)
+			if !slices.ContainsFunc(waited, func(j judgement) bool { return j.unreached(r) }) {
+				t.Errorf("in the end left by port %d\n%x, which is none of ours", port, ip)
+			}
+			told++
+		}
+	}
+	if told > len(waited) {
+		t.Errorf("%d errors tell of %d packets that may have waited", told, len(waited))
 	}
 }
 

@@ -120,6 +120,10 @@ func putError(msg []byte, m *graph.Meta, ipv6 bool) {
 		msg[0], msg[1] = pkt.ICMP6Unreachable, pkt.ICMP6Prohibited
 	case m.Reason == graph.Prohibited:
 		msg[0], msg[1] = pkt.ICMPUnreachable, pkt.ICMP4Prohibited
+	case m.Reason == graph.Unresolved && ipv6:
+		msg[0], msg[1] = pkt.ICMP6Unreachable, pkt.ICMP6AddrUnreached
+	case m.Reason == graph.Unresolved:
+		msg[0], msg[1] = pkt.ICMPUnreachable, pkt.ICMP4HostUnreached // also where a gateway is silent, as Linux has it
 	case ipv6:
 		msg[0] = pkt.ICMP6Unreachable // no route
 	default:

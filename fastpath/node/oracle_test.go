@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -292,6 +293,21 @@ func wayOf(dst netip.Addr) (end int, ports []uint16) {
 		return endPunt, nil
 	}
 	return endNone, nil
+}
+
+// mayWait says whether a neighbour may be asked for on behalf of the packet.
+func (j *judgement) mayWait() bool {
+	end, _ := wayOf(j.dst)
+	return j.bad == "" && !j.nd && !j.arp && j.ip != nil && j.ttl > 1 && end == endAsk
+}
+
+// unreached says whether r tells that the packet's neighbour did not answer.
+func (j *judgement) unreached(r report) bool {
+	kind, code := uint8(3), uint8(1)
+	if j.v6 {
+		kind, code = 1, 3
+	}
+	return r.kind == kind && r.code == code && r.dst == j.src && bytes.HasPrefix(j.ip, r.quoted) && (!j.part || j.first)
 }
 
 // mtuOf is the MTU of a port of the Standard lab.

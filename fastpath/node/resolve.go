@@ -13,19 +13,27 @@ import (
 // resolve holds packets whose next hop has no known link-layer address, asks
 // for it, and lets them go on at route when the FIB has learnt it. On ports
 // that are all ours it asks by itself; elsewhere the kernel is asked for it.
+// After holdFor they end at icmp-error, each on its own account (RFC 4861
+// section 7.2.2).
 //
-// Uses: Adjacency, Off, L3. Drops: hold-full at once; unresolved after
-// holdFor. Emits ARP requests and neighbour solicitations.
+// Uses: Adjacency, InPort, Off, L3. Sets: Reason, of what goes to icmp-error.
+// Drops: hold-full. Emits ARP requests and neighbour solicitations.
 const (
 	resolveDrop graph.Edge = iota
 	resolveTx
+)
+
+// Where held packets go on.
+const (
+	resolveRoute graph.Again = iota
+	resolveError
 )
 
 func resolveSpec(t *Tables) graph.Spec {
 	return graph.Spec{
 		Name:    "resolve",
 		Edges:   []string{resolveDrop: graph.DropName, resolveTx: graph.TxName},
-		Resumes: "route",
+		Resumes: []string{resolveRoute: "route", resolveError: "icmp-error"},
 		New:     func(int) graph.Node { return &resolve{Tables: t} },
 	}
 }
@@ -187,9 +195,9 @@ func (n *resolve) Resume(w *graph.Worker) {
 		e := &n.wait[i]
 		switch {
 		case e.n > 0 && n.resolved(w, e):
-			n.release(w, e)
+			n.release(w, e, resolveRoute, graph.NoReason)
 		case e.n > 0 && w.Now-e.since > int64(holdFor):
-			n.giveUp(w, e)
+			n.release(w, e, resolveError, graph.Unresolved)
 		case e.n > 0 && e.ask <= w.Now:
 			n.solicit(w, e)
 		}
@@ -209,19 +217,14 @@ func (n *resolve) resolved(w *graph.Worker, e *waiting) bool {
 	return kind != fib.Incomplete && kind != fib.Attached
 }
 
-func (n *resolve) release(w *graph.Worker, e *waiting) {
+// release lets packets go on at a place, which they are to know r at.
+func (n *resolve) release(w *graph.Worker, e *waiting, at graph.Again, r graph.Reason) {
 	for i := range e.held[:e.n] {
-		if !w.Release(&e.held[i]) {
+		e.held[i].Reason = r
+		if !w.Release(&e.held[i], at) {
 			e.n = copy(e.held[:], e.held[i:e.n]) // the pass is full: the rest goes next time
 			return
 		}
-	}
-	e.n = 0
-}
-
-func (n *resolve) giveUp(w *graph.Worker, e *waiting) {
-	for i := range e.held[:e.n] {
-		w.Abandon(&e.held[i], graph.Unresolved)
 	}
 	e.n = 0
 }

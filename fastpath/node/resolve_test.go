@@ -143,7 +143,7 @@ func TestGivesUpAfterThreeSeconds(t *testing.T) {
 		if held := l.Engine.Total().Held; held != 0 {
 			t.Errorf("%d packets are held", held)
 		}
-		wantNone(t, l)
+		wantOne(t, l, gt.Pod) // the news of it
 	})
 }
 

@@ -55,6 +55,7 @@ const (
 	ICMP6NeighborAdv   = 136
 	ICMP6Redirect      = 137
 	ICMPHeaderSize     = 8
+	ICMP4HostUnreached = 1  // code of unreachable
 	ICMP4FragNeeded    = 4  // code of unreachable
 	ICMP4Prohibited    = 13 // code of unreachable (RFC 1812 section 5.2.7.1)
 	ICMP6Prohibited    = 1

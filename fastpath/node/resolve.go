@@ -17,7 +17,8 @@ import (
 // section 7.2.2).
 //
 // Uses: Adjacency, InPort, Off, L3. Sets: Reason, of what goes to icmp-error.
-// Drops: hold-full. Emits ARP requests and neighbour solicitations.
+// Drops: hold-full, at once or to make place for another port. Emits ARP
+// requests and neighbour solicitations.
 const (
 	resolveDrop graph.Edge = iota
 	resolveTx
@@ -49,12 +50,15 @@ type resolve struct {
 	*Tables
 	wait [maxNeighbours]waiting
 	n    int
+	// places is how many of them each port has taken, by what came in by it.
+	places [1 << 16]uint8
 }
 
 // waiting is one neighbour and the packets that need it.
 type waiting struct {
-	port       uint16
+	port       uint16 // where to ask
 	addr       netip.Addr
+	in         uint16 // whose packet came first: one of its places
 	since, ask int64
 	n          int
 	held       [maxHeld]graph.Meta
@@ -66,7 +70,7 @@ func (n *resolve) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	for i := range next {
 		m := v.Meta(i)
 		a := view.Adjacency(fib.AdjacencyID(m.Adjacency))
-		e := n.entry(w, a.Port, gateway(w.Mem, m, a))
+		e := n.entry(w, m.InPort, a.Port, gateway(w.Mem, m, a))
 		if e == nil || e.n == maxHeld {
 			next[i] = dropped(m, graph.HoldFull)
 			continue
@@ -94,19 +98,45 @@ func gateway(mem []byte, m *graph.Meta, a *fib.Adjacency) netip.Addr {
 	return netip.AddrFrom16([16]byte(mem[l3+24:]))
 }
 
-// entry finds or makes the place where packets for addr wait; nil when all are taken.
-func (n *resolve) entry(w *graph.Worker, port uint16, addr netip.Addr) *waiting {
+// entry finds or makes the place where packets for addr wait; nil when there is
+// none for a packet from port in.
+func (n *resolve) entry(w *graph.Worker, in, port uint16, addr netip.Addr) *waiting {
 	for i := range n.wait[:n.n] {
 		if e := &n.wait[i]; e.addr == addr && e.port == port {
 			return e
 		}
 	}
-	if n.n == maxNeighbours {
+	e := n.place(w, in)
+	if e == nil {
 		return nil
 	}
-	e := &n.wait[n.n]
-	n.n++
-	e.port, e.addr, e.since, e.ask, e.n = port, addr, w.Now, w.Now, 0
+	n.places[in]++
+	e.port, e.addr, e.in, e.since, e.ask, e.n = port, addr, in, w.Now, w.Now, 0
+	return e
+}
+
+// place is an empty place for port in. When all are taken, the port that has
+// most gives up its oldest, if it still has as many as in then: who scans a net
+// may take all that nobody else needs, and keeps nobody from an equal share.
+func (n *resolve) place(w *graph.Worker, in uint16) *waiting {
+	if n.n < maxNeighbours {
+		n.n++
+		return &n.wait[n.n-1]
+	}
+	e := &n.wait[0]
+	for i := range n.wait {
+		o := &n.wait[i]
+		if has, most := n.places[o.in], n.places[e.in]; has > most || has == most && o.since < e.since {
+			e = o
+		}
+	}
+	if n.places[e.in] < n.places[in]+2 {
+		return nil
+	}
+	n.places[e.in]--
+	for i := range e.held[:e.n] {
+		w.Abandon(&e.held[i], graph.HoldFull)
+	}
 	return e
 }
 
@@ -205,6 +235,7 @@ func (n *resolve) Resume(w *graph.Worker) {
 			i++
 			continue
 		}
+		n.places[e.in]--
 		n.n--
 		n.wait[i] = n.wait[n.n]
 	}

@@ -35,23 +35,26 @@ const macMask = 1<<48 - 1
 //fastpath:hot
 func (n *ethInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	st, metas, idx := n.state.Load(), v.Metas(), v.Index()
-	for i := 0; i < len(idx); i++ {
-		if i = addressed(st, w.Mem, metas, idx, next, i); i < len(idx) {
-			next[i] = classify(st, w.Mem, &metas[idx[i]&graph.SlotMask])
+	for len(idx) > 0 {
+		n := addressed(st, w.Mem, metas, idx, next)
+		if n < len(idx) {
+			next[n] = classify(st, w.Mem, &metas[idx[n]&graph.SlotMask])
+			n++
 		}
+		idx, next = idx[n:], next[n:]
 	}
 }
 
-// addressed takes frames from place i on that carry IP without a tag to our MAC.
-// It returns the place of the first that does not, which is for classify, or the
-// end; it calls nothing, so that all it needs stays in registers.
+// addressed takes frames that carry IP without a tag to our MAC from the front of
+// idx. It returns how many; the next one is for classify. It calls nothing, so that
+// all it needs stays in registers.
 //
 //fastpath:hot
-func addressed(st *State, mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge, i int) int {
+func addressed(st *State, mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int {
 	next = next[:len(idx)]
 	in, mac, peer := graph.NoPort, uint64(macMask), uint64(0) // packets of a vector often share a port
-	for ; i < len(idx); i++ {
-		m := &metas[idx[i]&graph.SlotMask]
+	for i, slot := range idx {
+		m := &metas[slot&graph.SlotMask]
 		if m.InPort != in {
 			p := st.port(m.InPort)
 			in, mac, peer = m.InPort, p.mac, p.peer
@@ -72,7 +75,7 @@ func addressed(st *State, mem []byte, metas *graph.Slots, idx []uint16, next []g
 		m.L3 = pkt.EthernetSize
 		next[i] = ethIP
 	}
-	return i
+	return len(idx)
 }
 
 // classify says what becomes of a frame of any kind.

@@ -36,11 +36,10 @@ func (n *ipInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	mem, metas, idx := w.Mem, v.Metas(), v.Index()
 	for len(idx) > 0 {
 		n := plain4(mem, metas, idx, next)
-		idx, next = idx[n:], next[n:]
-		if len(idx) == 0 {
-			return
+		if n < len(idx) {
+			n += plain6(mem, metas, idx[n:], next[n:])
 		}
-		if n = plain6(mem, metas, idx, next); n == 0 {
+		if n == 0 {
 			next[0] = inspect(w, &metas[idx[0]&graph.SlotMask])
 			n = 1
 		}

@@ -21,12 +21,12 @@ const unplain = graph.Partial | graph.Broadcast
 //
 //fastpath:hot
 func plain4(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int {
+	next = next[:len(idx)]
 	const (
 		window = pkt.IPv4Size + 8  // up to where UDP and TCP differ
 		mask   = 0xff3f<<48 | 0xff // version, header length, and what fragments have
 		dfBit  = 54                // DF, in the same word
 	)
-	next = next[:len(idx)]
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		l3, flags := uint32(m.L3), m.Flags
@@ -43,7 +43,14 @@ func plain4(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 			return i
 		}
 		proto := uint8(two >> 8)
-		if !transportFits(mem, at+pkt.IPv4Size, proto, binary.BigEndian.Uint16(h[window-4:]), total-pkt.IPv4Size) {
+		size, least := uint32(binary.BigEndian.Uint16(h[window-4:])), uint32(8) // what UDP says of itself
+		if proto != pkt.ProtoUDP {
+			if proto != pkt.ProtoTCP || total < pkt.IPv4Size+20 {
+				return i
+			}
+			size, least = uint32(mem[at+pkt.IPv4Size+12]>>4)*4, 20 // and TCP of its header
+		}
+		if size < least || size > total-pkt.IPv4Size {
 			return i
 		}
 		m.Flags = flags | graph.Flags(one>>dfBit&1)*graph.DontFrag
@@ -58,8 +65,8 @@ func plain4(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 //
 //fastpath:hot
 func plain6(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int {
-	const window = pkt.IPv6Size + 8 // up to where UDP and TCP differ
 	next = next[:len(idx)]
+	const window = pkt.IPv6Size + 8 // up to where UDP and TCP differ
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		l3, flags := uint32(m.L3), m.Flags
@@ -75,7 +82,14 @@ func plain6(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 			return i
 		}
 		proto := uint8(one >> 48)
-		if !transportFits(mem, at+pkt.IPv6Size, proto, binary.BigEndian.Uint16(h[window-4:]), total-pkt.IPv6Size) {
+		size, least := uint32(binary.BigEndian.Uint16(h[window-4:])), uint32(8) // what UDP says of itself
+		if proto != pkt.ProtoUDP {
+			if proto != pkt.ProtoTCP || total < pkt.IPv6Size+20 {
+				return i
+			}
+			size, least = uint32(mem[at+pkt.IPv6Size+12]>>4)*4, 20 // and TCP of its header
+		}
+		if size < least || size > total-pkt.IPv6Size {
 			return i
 		}
 		m.Flags = flags | graph.IPv6 | graph.DontFrag
@@ -84,22 +98,6 @@ func plain6(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 		next[i] = ipRoute
 	}
 	return len(idx)
-}
-
-// transportFits says whether the header at at is one of UDP or TCP and agrees
-// with the bytes there are from it on, at least eight; udp is the length it states
-// if it is UDP's.
-//
-//fastpath:hot
-func transportFits(mem []byte, at int, proto uint8, udp uint16, have uint32) bool {
-	if proto == pkt.ProtoUDP {
-		return udp >= 8 && uint32(udp) <= have
-	}
-	if proto != pkt.ProtoTCP || have < 20 {
-		return false
-	}
-	size := uint32(mem[at+12]>>4) * 4
-	return size >= 20 && size <= have
 }
 
 // What the first octet of an IPv6 address says about it.

@@ -36,25 +36,28 @@ type rewrite struct{ *Tables }
 func (n *rewrite) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	view, st := n.FIB.View(), n.state.Load()
 	metas, idx := v.Metas(), v.Index()
-	for i := 0; i < len(idx); i++ {
-		if i = relabel(&view, st, w.Mem, metas, idx, next, i); i < len(idx) {
-			next[i] = rebuild(&view, st, w.Mem, &metas[idx[i]&graph.SlotMask])
+	for len(idx) > 0 {
+		n := relabel(view, st, w.Mem, metas, idx, next)
+		if n < len(idx) {
+			next[n] = rebuild(&view, st, w.Mem, &metas[idx[n]&graph.SlotMask])
+			n++
 		}
+		idx, next = idx[n:], next[n:]
 	}
 }
 
-// relabel does what most packets need, from place i on: another Ethernet header
-// in place of the one they have, and a hop less. It returns the place of the
-// first that needs anything else, which is for rebuild, or the end; it calls
-// nothing, so that all it needs stays in registers.
+// relabel does what most packets need, from the front of idx: another Ethernet
+// header in place of the one they have, and a hop less. It returns for how many;
+// the next one is for rebuild. It calls nothing, so that all it needs stays in
+// registers.
 //
 //fastpath:hot
-func relabel(view *fib.View, st *State, mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge, i int) int {
+func relabel(view fib.View, st *State, mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int {
 	const window = pkt.EthernetSize + pkt.IPv4Size
 	next = next[:len(idx)]
 	last, a, out := uint32(0), (*fib.Adjacency)(nil), graph.NoPort // packets of a vector often share an adjacency
-	for ; i < len(idx); i++ {
-		m := &metas[idx[i]&graph.SlotMask]
+	for i, slot := range idx {
+		m := &metas[slot&graph.SlotMask]
 		if m.Adjacency != last || a == nil {
 			last, a = m.Adjacency, view.Known(fib.AdjacencyID(m.Adjacency))
 			if a == nil || a.Kind != fib.Rewrite || a.HeaderLen != pkt.EthernetSize {
@@ -76,7 +79,7 @@ func relabel(view *fib.View, st *State, mem []byte, metas *graph.Slots, idx []ui
 		m.OutPort = out
 		next[i] = rewriteTx
 	}
-	return i
+	return len(idx)
 }
 
 // rebuild rewrites a packet whatever its link-layer header, or says why it may

@@ -46,7 +46,7 @@ func (n *route) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	view, st, metas, idx := n.FIB.View(), n.state.Load(), v.Metas(), v.Index()
 	n.lookUp(view, w.Mem, metas, idx)
 	for i := 0; i < len(idx); i++ {
-		if i = n.forward(view, st, metas, idx, next, i); i < len(idx) {
+		if i += n.forward(view, st, metas, idx[i:], next[i:], uint8(i)); i < len(idx) {
 			next[i] = judge(&view, st, w.Mem, &metas[idx[i]&graph.SlotMask], n.batch.NextHop(uint8(i)))
 		}
 	}
@@ -58,10 +58,13 @@ func (n *route) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 func (n *route) lookUp(view fib.View, mem []byte, metas *graph.Slots, idx []uint16) {
 	open4, open6 := 0, 0
 	for i := 0; i < len(idx); {
-		i, open4 = n.begin4(view, mem, metas, idx, i, open4)
-		if i < len(idx) {
-			i, open6 = n.begin6(view, mem, metas, idx, i, open6)
+		var begun int
+		begun, open4 = n.begin4(view, mem, metas, idx[i:], uint8(i), open4)
+		if i += begun; i == len(idx) {
+			break
 		}
+		begun, open6 = n.begin6(view, mem, metas, idx[i:], uint8(i), open6)
+		i += begun
 	}
 	if open4 > 0 {
 		n.batch.Finish4(view, open4)
@@ -71,61 +74,61 @@ func (n *route) lookUp(view fib.View, mem []byte, metas *graph.Slots, idx []uint
 	}
 }
 
-// begin4 begins the lookups of IPv4 packets from place i on. It returns the place
-// of the first that is none, or the end, and how many lookups are open now.
+// begin4 begins the lookups of IPv4 packets from the front of idx; place is that
+// of the first in the batch. It returns how many, and how many lookups are open now.
 //
 //fastpath:hot
-func (n *route) begin4(view fib.View, mem []byte, metas *graph.Slots, idx []uint16, i, open int) (int, int) {
-	for ; i < len(idx); i++ {
-		m := &metas[idx[i]&graph.SlotMask]
+func (n *route) begin4(view fib.View, mem []byte, metas *graph.Slots, idx []uint16, place uint8, open int) (int, int) {
+	for i, slot := range idx {
+		m := &metas[slot&graph.SlotMask]
 		if m.Flags&graph.IPv6 != 0 {
-			break
+			return i, open
 		}
 		at := int(m.Off+uint32(m.L3)) + 16
 		h := (*[4]byte)(mem[at : at+4])
-		open = n.batch.Begin4(view, uint8(i), binary.BigEndian.Uint32(h[:]), open)
+		open = n.batch.Begin4(view, place+uint8(i), binary.BigEndian.Uint32(h[:]), open)
 	}
-	return i, open
+	return len(idx), open
 }
 
 // begin6 is begin4 for IPv6 packets.
 //
 //fastpath:hot
-func (n *route) begin6(view fib.View, mem []byte, metas *graph.Slots, idx []uint16, i, open int) (int, int) {
-	for ; i < len(idx); i++ {
-		m := &metas[idx[i]&graph.SlotMask]
+func (n *route) begin6(view fib.View, mem []byte, metas *graph.Slots, idx []uint16, place uint8, open int) (int, int) {
+	for i, slot := range idx {
+		m := &metas[slot&graph.SlotMask]
 		if m.Flags&graph.IPv6 == 0 {
-			break
+			return i, open
 		}
 		at := int(m.Off+uint32(m.L3)) + 24
 		h := (*[16]byte)(mem[at : at+16])
-		open = n.batch.Begin6(view, uint8(i), binary.BigEndian.Uint64(h[:8]), binary.BigEndian.Uint64(h[8:]), open)
+		open = n.batch.Begin6(view, place+uint8(i), binary.BigEndian.Uint64(h[:8]), binary.BigEndian.Uint64(h[8:]), open)
 	}
-	return i, open
+	return len(idx), open
 }
 
-// forward sends packets from place i on by their next hops, as long as that is
-// all there is to say: their port asks for no checks, the next hop is one
-// neighbour with a known address, and the packet may go there as it is. It
-// returns the place of the first for which it is not, which is for judge, or the
-// end; it calls nothing, so that all it needs stays in registers.
+// forward sends packets from the front of idx by their next hops, as long as that
+// is all there is to say: their port asks for no checks, the next hop is one
+// neighbour with a known address, and the packet may go there as it is. It returns
+// how many; the next one is for judge. place is that of the first in the batch. It
+// calls nothing, so that all it needs stays in registers.
 //
 //fastpath:hot
-func (n *route) forward(view fib.View, st *State, metas *graph.Slots, idx []uint16, next []graph.Edge, i int) int {
+func (n *route) forward(view fib.View, st *State, metas *graph.Slots, idx []uint16, next []graph.Edge, place uint8) int {
 	next = next[:len(idx)]
 	// Packets of a vector often share ports and next hops: what was asked is not asked again.
 	in, last := graph.NoPort, fib.NoRoute
 	var id fib.AdjacencyID
 	var out uint16
 	var limit uint32
-	for ; i < len(idx); i++ {
-		m := &metas[idx[i]&graph.SlotMask]
+	for i, slot := range idx {
+		m := &metas[slot&graph.SlotMask]
 		if m.InPort != in {
 			if in = m.InPort; st.port(in).Flags&(Workload|NoPolicyState) != 0 {
 				return i
 			}
 		}
-		if hop := n.batch.NextHop(uint8(i)); hop != last {
+		if hop := n.batch.NextHop(place + uint8(i)); hop != last {
 			var single bool
 			if id, single = view.Single(hop); !single {
 				return i
@@ -142,7 +145,7 @@ func (n *route) forward(view fib.View, st *State, metas *graph.Slots, idx []uint
 		m.Adjacency = uint32(id)
 		next[i] = routeRewrite
 	}
-	return i
+	return len(idx)
 }
 
 // judge says by which edge a packet leaves whose next hop is hop.

@@ -69,6 +69,7 @@ func TestOutput(t *testing.T) {
 	unnamed.Drops[1].Packets--
 	upset := serve(t, &forwarder{drops: lost, diagnosis: inside(dataplanev1.Diagnosis_Finding_SEVERITY_WARNING), status: &dataplanev1.Status{
 		Version: "v0.1.0", Contract: 1, BootId: "77aa", Generation: 7, Restored: true, UptimeSeconds: 61, Frames: 64,
+		Fallbacks:  []string{"pages of 4 KiB instead of huge ones"},
 		Conditions: []*dataplanev1.Condition{{Object: "port/pod-a", Reason: "device-missing", Message: "no link eth0 in the namespace; make it, or remove the port"}},
 	}})
 	halfNamed := serve(t, &forwarder{drops: unnamed})

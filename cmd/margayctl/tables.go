@@ -40,6 +40,9 @@ func statusTable(w io.Writer, s *dataplanev1.Status) error {
 	for _, l := range lines {
 		fmt.Fprintf(w, "%-12s%s\n", l[0]+":", l[1])
 	}
+	for _, f := range s.GetFallbacks() {
+		fmt.Fprintf(w, "%-12s%s\n", "Fell back:", f)
+	}
 	if len(s.GetConditions()) == 0 {
 		_, err := fmt.Fprintf(w, "%-12s%s\n", "Conditions:", "all is as asked for")
 		return err

@@ -243,5 +243,9 @@ func (a *Arena) Free() (frames, supers int) {
 	return frames, supers
 }
 
+// Fallbacks tells, a line each, what was asked for of the memory and is not in
+// force.
+func (a *Arena) Fallbacks() []string { return a.region.Fallbacks() }
+
 // Close unmaps the memory. Nothing may use the arena after it.
 func (a *Arena) Close() error { return a.region.Close() }

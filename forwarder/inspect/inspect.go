@@ -47,7 +47,7 @@ func (s *Server) GetStatus(context.Context, *pb.StatusRequest) (*pb.Status, erro
 	out := &pb.Status{
 		Version: version.Version(), Contract: pb.Version, BootId: s.facts.BootID, Generation: s.plane.Generation(),
 		ClientConnected: now, Restored: s.facts.Restored && !ever, UptimeSeconds: uint64(time.Since(s.facts.Started) / time.Second),
-		Frames: uint32(frames), FramesFree: uint32(free),
+		Frames: uint32(frames), FramesFree: uint32(free), Fallbacks: s.plane.Fallbacks(),
 	}
 	for _, c := range s.plane.Conditions() {
 		out.Conditions = append(out.Conditions, c.Proto())

@@ -56,7 +56,7 @@ type collector struct {
 	portDrops, portUp, portMTU, portDriver       *prometheus.Desc
 	busy, sleeps, loops                          *prometheus.Desc
 	frames, framesFree, routes, generation, info *prometheus.Desc
-	condition                                    *prometheus.Desc
+	condition, fallbacks                         *prometheus.Desc
 }
 
 func newCollector(p *plane.Plane, host string) *collector {
@@ -92,6 +92,7 @@ func newCollector(p *plane.Plane, host string) *collector {
 		routes:      d("routes", "Routes in force."),
 		generation:  d("generation", "Number of the state in force."),
 		condition:   d("condition", "1 for each object that is accepted but not in force.", "object", "reason"),
+		fallbacks:   d("memory_fallbacks", "Things asked for of packet memory and not had, at the cost of speed."),
 		info:        d("build_info", "1, by build and name of the host.", "version", "commit", "host"),
 	}
 }
@@ -114,6 +115,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	frames, free := c.plane.Frames()
 	m.gauge(c.frames, float64(frames))
 	m.gauge(c.framesFree, float64(free))
+	m.gauge(c.fallbacks, float64(len(c.plane.Fallbacks())))
 	m.gauge(c.routes, float64(c.plane.RouteCount()))
 	m.gauge(c.generation, float64(c.plane.Generation()))
 	m.gauge(c.info, 1, version.Version(), version.Commit(), c.host)

@@ -83,6 +83,9 @@ func New(cfg Config) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, f := range arena.Fallbacks() {
+		cfg.Log.Warn("packet memory is less than was asked for", "fallback", f)
+	}
 	tables := node.NewTables()
 	p := &Plane{
 		cfg: cfg, log: cfg.Log, arena: arena, tables: tables, kicked: make(chan struct{}, 1),

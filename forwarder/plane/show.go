@@ -104,6 +104,9 @@ func (p *Plane) Frames() (all, free int) {
 	return p.arena.Frames(), min(free, p.arena.Frames())
 }
 
+// Fallbacks tells, a line each, what was asked for of packet memory and not had.
+func (p *Plane) Fallbacks() []string { return p.arena.Fallbacks() }
+
 // Routes is every route in force, and what the next hops are.
 func (p *Plane) Routes() ([]paths.Route, map[fib.NextHopID]paths.Hop) {
 	p.mu.Lock()

@@ -13,7 +13,8 @@ const hugePage = 2 << 20
 
 // mapAll maps total bytes of fd, large regions at a multiple of hugePage so
 // that the kernel can back them with huge pages: those spare the packet path
-// most of its TLB misses. A kernel that has none to give leaves it at 4 KiB.
+// most of its TLB misses. A kernel that has none to give leaves it at 4 KiB,
+// slower and right; Fallbacks tells.
 func mapAll(fd, total int) (*Region, error) {
 	if total < hugePage {
 		data, err := unix.Mmap(fd, 0, total, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -32,10 +33,29 @@ func mapAll(fd, total int) (*Region, error) {
 	if err := unix.Madvise(data, unix.MADV_POPULATE_WRITE); err != nil {
 		return nil, errors.Join(fmt.Errorf("take %d bytes of memory: %w", total, err), unmap(data))
 	}
-	// Works whatever the setting of huge pages for shared memory is; where there
-	// are none the path is slower by its TLB misses, and right.
-	_ = unix.Madvise(data[:total/hugePage*hugePage], unix.MADV_COLLAPSE)
-	return &Region{fd: fd, data: data}, nil
+	r := &Region{fd: fd, data: data}
+	// Works with every setting of huge pages for shared memory but "deny".
+	if err := unix.Madvise(data[:total/hugePage*hugePage], unix.MADV_COLLAPSE); err != nil {
+		r.fallbacks = append(r.fallbacks, fmt.Sprintf("pages of 4 KiB instead of huge ones in all or part of %d MiB of memory, which costs speed: collapse pages: %v: %s",
+			total>>20, err, adviceCollapse(err)))
+	}
+	return r, nil
+}
+
+// adviceCollapse says why the kernel refused huge pages, and what to do about it.
+func adviceCollapse(err error) string {
+	switch {
+	case errors.Is(err, unix.ENOMEM):
+		return "memory is too fragmented: start soon after boot, or write 1 to /proc/sys/vm/compact_memory before the next start"
+	case errors.Is(err, unix.EBUSY):
+		return "the memory limit of the control group has no room for whole huge pages: raise it"
+	case errors.Is(err, unix.EAGAIN):
+		return "some pages were in use meanwhile: start again"
+	case errors.Is(err, unix.EINVAL):
+		return "huge pages are switched off, for this process (PR_SET_THP_DISABLE), by deny in /sys/kernel/mm/transparent_hugepage/shmem_enabled, " +
+			"or in this kernel, which must be 6.1 or newer with CONFIG_TRANSPARENT_HUGEPAGE: switch them on and start again"
+	}
+	return "start again; huge pages need /sys/kernel/mm/transparent_hugepage"
 }
 
 // aligned reserves size bytes of address space at a multiple of hugePage.

@@ -42,8 +42,9 @@ const (
 // Region is one memfd, mapped shared. It is created once and then only read
 // or written through Payload; its methods are safe for concurrent use but Close.
 type Region struct {
-	fd   int
-	data []byte
+	fd        int
+	data      []byte
+	fallbacks []string
 }
 
 // Create makes a region of size payload bytes, zeroed, named name in
@@ -130,6 +131,10 @@ func (r *Region) Payload() []byte {
 
 // FD is the memfd, to be passed to another process; the region keeps owning it.
 func (r *Region) FD() int { return r.fd }
+
+// Fallbacks tells, a line each, what was asked of the kernel for the memory and
+// not had. It costs speed, never correctness, and the operator must hear of it.
+func (r *Region) Fallbacks() []string { return r.fallbacks }
 
 // Close unmaps the payload and closes the memfd. No view may be used after it.
 func (r *Region) Close() error {

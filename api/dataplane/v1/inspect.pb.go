@@ -381,6 +381,7 @@ type Status struct {
 	Frames          uint32                 `protobuf:"varint,8,opt,name=frames,proto3" json:"frames,omitempty"`
 	FramesFree      uint32                 `protobuf:"varint,9,opt,name=frames_free,json=framesFree,proto3" json:"frames_free,omitempty"`
 	Conditions      []*Condition           `protobuf:"bytes,10,rep,name=conditions,proto3" json:"conditions,omitempty"` // those that are not ok
+	Fallbacks       []string               `protobuf:"bytes,11,rep,name=fallbacks,proto3" json:"fallbacks,omitempty"`   // of packet memory; costs speed, no packet
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -481,6 +482,13 @@ func (x *Status) GetFramesFree() uint32 {
 func (x *Status) GetConditions() []*Condition {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *Status) GetFallbacks() []string {
+	if x != nil {
+		return x.Fallbacks
 	}
 	return nil
 }
@@ -1603,7 +1611,7 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\x14ListNeighborsRequest\"\x12\n" +
 	"\x10ListDropsRequest\"\x14\n" +
 	"\x12ListWorkersRequest\"\x11\n" +
-	"\x0fDiagnoseRequest\"\xde\x02\n" +
+	"\x0fDiagnoseRequest\"\xfc\x02\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\bcontract\x18\x02 \x01(\rR\bcontract\x12\x17\n" +
@@ -1620,7 +1628,8 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\n" +
 	" \x03(\v2\x1e.margay.dataplane.v1.ConditionR\n" +
-	"conditions\"\xdf\x01\n" +
+	"conditions\x12\x1c\n" +
+	"\tfallbacks\x18\v \x03(\tR\tfallbacks\"\xdf\x01\n" +
 	"\bNodeList\x128\n" +
 	"\x05nodes\x18\x01 \x03(\v2\".margay.dataplane.v1.NodeList.NodeR\x05nodes\x1a\x98\x01\n" +
 	"\x04Node\x12\x12\n" +

@@ -45,7 +45,9 @@ type Forwarder struct {
 	// Burst is how many packets a worker takes from a queue before it turns
 	// to the next, so that one flood does not starve the others.
 	Burst int `json:"burst"`
-	// Frames are packet buffers of 4 KiB, shared by all AF_XDP ports.
+	// Frames are packet buffers of 4 KiB, shared by all AF_XDP ports. Each of
+	// their queues keeps 2048 to receive into, or what can be spared; a port
+	// that gets fewer, or none, says how many frames would be enough.
 	Frames int `json:"frames"`
 	// Supers are packet buffers of 68 KiB, for what TUN devices deliver.
 	Supers int `json:"supers"`

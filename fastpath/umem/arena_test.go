@@ -195,3 +195,42 @@ func TestSurplusLeavesFramesForPacketsOnTheirWay(t *testing.T) {
 		t.Errorf("%d frames were to spare of the first that came back", got)
 	}
 }
+
+// What Spare promises to fill rings they get, though caches are as full as can be.
+func TestFillRingsGetWhatIsSpare(t *testing.T) {
+	const caches = 4
+	for name, frames := range map[string]int{"ample": 16384, "no multiple of eight": 16383, "just ample": (caches - 1) * reserved * frameStock} {
+		t.Run(name, func(t *testing.T) {
+			a := arena(t, frames, 0, caches)
+			bufs := make([]Buf, frames)
+			for i := 1; i < caches; i++ {
+				for _, b := range bufs[:a.Cache(i).Frames(bufs[:2*frameStock])] {
+					a.Cache(i).Free(b)
+				}
+				if n := a.caches[i].words[frameCount]; n != frameStock {
+					t.Fatalf("cache %d holds %d frames, want it full", i, n)
+				}
+			}
+			spare := a.Spare()
+			got := 0
+			for n := -1; n != 0; got += n {
+				n = a.Cache(0).Surplus(bufs[got:min(got+64, len(bufs))])
+			}
+			if got < spare {
+				t.Errorf("fill rings got %d frames, but %d were spare", got, spare)
+			}
+		})
+	}
+}
+
+func TestFramesForMakesThemSpare(t *testing.T) {
+	for _, caches := range []int{1, 2, 32} {
+		for spare := range 20_000 {
+			a := Arena{caches: make([]Cache, caches)} // counts, and no memory
+			a.frames = uint32(a.FramesFor(spare))
+			if a.Spare() < spare {
+				t.Fatalf("%d frames are to make %d spare beside %d caches, but make %d", a.frames, spare, caches, a.Spare())
+			}
+		}
+	}
+}

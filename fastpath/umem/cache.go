@@ -129,6 +129,21 @@ func (c *Cache) Surplus(to []Buf) int {
 	return c.Frames(to[:max(0, min(free, len(to)))])
 }
 
+// Spare is how many frames fill rings may be promised, all together: so many
+// Surplus gives them while nothing else holds frames but the caches. In an arena
+// that is small for its caches, these can keep some of the promise back.
+func (a *Arena) Spare() int {
+	all := int(a.frames)
+	return all - all/reserved - min((len(a.caches)-1)*frameStock, all/reserved)
+}
+
+// FramesFor is how many frames an arena of as many caches needs, at most, for
+// spare of them to be Spare.
+func (a *Arena) FramesFor(spare int) int {
+	left := spare + (len(a.caches)-1)*frameStock
+	return (left*reserved + reserved - 2) / (reserved - 1)
+}
+
 // Super takes one free superpacket buffer; false when there is none.
 //
 //fastpath:hot

@@ -22,6 +22,7 @@ const (
 	ReasonDeviceMissing = "device-missing"
 	ReasonDeviceFailed  = "device-failed"
 	ReasonDeviceDown    = "device-down"
+	ReasonFewFrames     = "few-frames"
 	ReasonHost          = "host-refused"
 	ReasonTables        = "tables-refused"
 	ReasonStateFile     = "state-file"

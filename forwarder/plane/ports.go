@@ -116,6 +116,9 @@ func (p *Plane) open(e *portEntry) bool {
 	case errors.Is(err, errNoDevice):
 		p.note(e.object(), ReasonDeviceMissing, fmt.Sprintf("device %s is not there (it is taken up when it comes): %v", e.want.Device, err))
 		return false
+	case errors.Is(err, errFewFrames):
+		p.note(e.object(), ReasonFewFrames, err.Error())
+		return false
 	case err != nil:
 		p.note(e.object(), ReasonDeviceFailed, err.Error())
 		return false

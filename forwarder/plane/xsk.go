@@ -18,12 +18,10 @@ import (
 type xskMemory struct {
 	umem    *xsk.UMEM
 	holders [256]bool // in use; 0 is the graph's
+	rings   shares
 }
 
 const (
-	defaultRing    = 2048
-	smallestRing   = 256
-	fillShare      = 4 // of all frames, one port's fill rings take at most one part in so many
 	busyPollTime   = 20 * time.Microsecond
 	busyPollBudget = 64
 )
@@ -72,8 +70,8 @@ func (x *xskDevice) open(want *desired.Port, host *hostnet.Host, l hostnet.Link,
 	if cfg.Queues == 0 {
 		cfg.Queues = queuesOf(host, l)
 	}
-	if cfg.RingSize == 0 {
-		cfg.RingSize = x.ring(cfg.Queues)
+	if err := x.size(&cfg); err != nil {
+		return err
 	}
 	if want.BusyPoll {
 		cfg.BusyPoll = xsk.BusyPoll{Prefer: true, Time: busyPollTime, Budget: busyPollBudget}
@@ -85,18 +83,24 @@ func (x *xskDevice) open(want *desired.Port, host *hostnet.Host, l hostnet.Link,
 	return err
 }
 
-// ring is the default size of rings: smaller than usual where the fill rings of
-// so many queues would take the frames that everything else needs.
-func (x *xskDevice) ring(queues int) uint32 {
-	size := uint32(defaultRing)
-	for size > smallestRing && int(size)*queues > x.owner.arena.Frames()/fillShare {
-		size /= 2
+// size chooses the size of the rings by the frames that are there.
+func (x *xskDevice) size(cfg *port.XSKConfig) error {
+	memory, arena := &x.owner.xsk, x.owner.arena
+	asked := int(cfg.RingSize)
+	if asked == 0 {
+		asked = defaultRing
 	}
-	if size < defaultRing {
-		x.fallbacks = append(x.fallbacks, fmt.Sprintf("rings have %d entries, not %d: %d frames are few for %d queues; raise frames in the configuration",
-			size, defaultRing, x.owner.arena.Frames(), queues))
+	got, ok := memory.rings.take(x.holder, arena.Spare(), cfg.Queues, asked)
+	advice := fmt.Sprintf("%d frames do not fill the rings of all AF_XDP ports; raise frames in the configuration to %d, or have fewer queues",
+		arena.Frames(), arena.FramesFor(memory.rings.enough(x.holder, cfg.Queues*asked)))
+	switch {
+	case !ok:
+		return fmt.Errorf("find frames for %d queues: %w: %s", cfg.Queues, errFewFrames, advice)
+	case got < asked:
+		x.fallbacks = append(x.fallbacks, fmt.Sprintf("rings have %d entries, not %d: %s", got, asked, advice))
 	}
-	return size
+	cfg.RingSize = uint32(got)
+	return nil
 }
 
 // attach puts the program on the device, which drops what is ours until Admit.
@@ -153,6 +157,7 @@ func (x *xskDevice) close(c *umem.Cache) error {
 		errs.add(x.XSK.Close(c))
 	}
 	x.owner.xsk.holders[x.holder] = false
+	x.owner.xsk.rings.give(x.holder)
 	return errs.err()
 }
 

@@ -1010,7 +1010,7 @@ type XskPort struct {
 	Takeover      bool                   `protobuf:"varint,1,opt,name=takeover,proto3" json:"takeover,omitempty"` // all frames are ours: dedicated NICs and veths
 	Mode          XskPort_Mode           `protobuf:"varint,2,opt,name=mode,proto3,enum=margay.dataplane.v1.XskPort_Mode" json:"mode,omitempty"`
 	BusyPoll      bool                   `protobuf:"varint,3,opt,name=busy_poll,json=busyPoll,proto3" json:"busy_poll,omitempty"` // preferred busy polling
-	RingSize      uint32                 `protobuf:"varint,4,opt,name=ring_size,json=ringSize,proto3" json:"ring_size,omitempty"` // descriptors, a power of two; 0: 2048
+	RingSize      uint32                 `protobuf:"varint,4,opt,name=ring_size,json=ringSize,proto3" json:"ring_size,omitempty"` // descriptors, a power of two; 0: 2048; fewer where frames are few
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -37,7 +37,7 @@ func (p *Plane) converge(ctx context.Context, changed *desired.Routes) error {
 	done = p.removePorts(ctx) && done
 	for _, e := range p.ports {
 		p.portCondition(e)
-		done = done && (e.device != nil && !e.lingers || p.awaited(e))
+		done = done && !e.lingers && (e.device != nil || p.awaited(e))
 	}
 	if err := p.engine.Quiesce(ctx); err != nil {
 		return fmt.Errorf("wait for workers to leave the state before generation %d: %w", p.generation, err)

@@ -11,7 +11,6 @@ import (
 
 	pb "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/fastpath/umem"
-	"margay.dev/margay/forwarder/desired"
 	"margay.dev/margay/internal/hostnet"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 )
@@ -95,12 +94,10 @@ func newManyQueues(t *testing.T, frames int) *manyQueues {
 
 func (m *manyQueues) apply(c *pb.Chunk) {
 	m.t.Helper()
-	change := desired.NewChange()
-	change.Add(c)
 	m.gen++
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if faults, err := m.Apply(ctx, m.gen, change, false); faults != nil || err != nil {
+	if faults, err := m.Apply(ctx, m.gen, changeOf(c), false); faults != nil || err != nil {
 		m.t.Fatalf("apply: %v, %v", faults, err)
 	}
 }

@@ -27,6 +27,7 @@ type memoryOpener struct {
 	mu    sync.Mutex
 	open  map[string]*port.Memory
 	fails map[string]error
+	wrap  func(*port.Memory) port.Port // may be nil
 }
 
 func (o *memoryOpener) Open(want *desired.Port, _ *hostnet.Host, workers int, _ SteeringSource) (*Device, error) {
@@ -40,7 +41,11 @@ func (o *memoryOpener) Open(want *desired.Port, _ *hostnet.Host, workers int, _ 
 		return nil, err
 	}
 	o.open[want.Name] = m
-	return &Device{Port: m, GSO: true, Mode: "memory", Carrier: true}, nil
+	d := &Device{Port: m, GSO: true, Mode: "memory", Carrier: true}
+	if o.wrap != nil {
+		d.Port = o.wrap(m)
+	}
+	return d, nil
 }
 
 func (o *memoryOpener) get(name string) *port.Memory {
@@ -78,14 +83,18 @@ func newBench(t *testing.T, workers int) *bench {
 	return &bench{Plane: p, t: t, opener: o}
 }
 
-func (b *bench) apply(snapshot bool, m *pb.Chunk) {
-	b.t.Helper()
+func changeOf(m *pb.Chunk) *desired.Change {
 	c := desired.NewChange()
 	c.Add(m)
+	return c
+}
+
+func (b *bench) apply(snapshot bool, m *pb.Chunk) {
+	b.t.Helper()
 	b.gen++
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	faults, err := b.Apply(ctx, b.gen, c, snapshot)
+	faults, err := b.Apply(ctx, b.gen, changeOf(m), snapshot)
 	if faults != nil || err != nil {
 		b.t.Fatalf("apply: %v, %v", faults, err)
 	}
@@ -264,10 +273,8 @@ func BenchmarkDelta(b *testing.B) {
 			}
 			gen := uint64(0)
 			apply := func(snapshot bool, m *pb.Chunk) {
-				c := desired.NewChange()
-				c.Add(m)
 				gen++
-				if faults, err := p.Apply(context.Background(), gen, c, snapshot); faults != nil || err != nil {
+				if faults, err := p.Apply(context.Background(), gen, changeOf(m), snapshot); faults != nil || err != nil {
 					b.Fatal(faults, err)
 				}
 			}

@@ -97,6 +97,7 @@ func (p *Plane) openPorts(ctx context.Context) (opened []*portEntry) {
 			p.ports[name], p.byIndex[index] = e, e
 		}
 		switch {
+		case e.lingers: // what is open is no longer what is wanted
 		case e.device != nil && e.stale:
 			p.adjust(e)
 		case e.device == nil && p.open(e):
@@ -179,8 +180,12 @@ func (p *Plane) drive(ctx context.Context, e *portEntry) error {
 
 // portCondition notes how a port fares whose device is open.
 func (p *Plane) portCondition(e *portEntry) {
+	_, told := p.conditions.now[e.object()]
 	switch {
 	case e.device == nil: // noted when it could not be opened
+	case e.lingers && told: // why it had to be taken from the workers
+	case e.lingers:
+		p.note(e.object(), ReasonDeviceFailed, fmt.Sprintf("device %s stays open until workers that hang have let go of its queues; this is tried again by itself", e.want.Device))
 	case !e.up:
 		p.note(e.object(), ReasonDeviceDown, fmt.Sprintf("device %s is down or has no carrier", e.want.Device))
 	default:

@@ -59,9 +59,11 @@ func (r *routes) put(slot int, k key, meta uint32) {
 }
 
 // home is the slot where the search for a prefix starts: the hash scaled to
-// the number of slots, which therefore need not be a power of two.
+// the number of slots, which therefore need not be a power of two. Each number
+// of slots has a hash of its own: who removes routes in the order of the slots
+// would else crowd those that are left into one end of the smaller table.
 func (r *routes) home(k key, n int) int {
-	h := (k.hi ^ bits.RotateLeft64(k.lo*0x9e3779b97f4a7c15, 32) ^ uint64(n)) * 0xd6e8feb86659fd93
+	h := (k.hi ^ bits.RotateLeft64(k.lo*0x9e3779b97f4a7c15, 32) ^ uint64(n) ^ uint64(len(r.meta))<<8) * 0xd6e8feb86659fd93
 	h = (h ^ h>>32) * 0xd6e8feb86659fd93
 	at, _ := bits.Mul64(h, uint64(len(r.meta)))
 	return int(at)

@@ -101,8 +101,19 @@ func (k hopKey) String() string {
 	return fmt.Sprintf("next hop to port %s", k.way.port)
 }
 
-// setRoutes brings the routes of plan and the client's changed ones in force.
-func (w *Writer) setRoutes(p *plan, changed *desired.Routes) error {
+// pauses calls pause, which may be nil, once in so many calls.
+func pauses(pause func()) (step func()) {
+	n := 0
+	return func() {
+		if n++; n%batch == 0 && pause != nil {
+			pause()
+		}
+	}
+}
+
+// setRoutes brings the routes of plan and the client's changed ones in force. At
+// each step others may look, and the ways of what is in force may change.
+func (w *Writer) setRoutes(p *plan, changed *desired.Routes, step func()) error {
 	old, oldWeak := w.strong, w.weak
 	w.strong, w.weak = p.strong, p.weak
 	errs := faults{}
@@ -112,10 +123,11 @@ func (w *Writer) setRoutes(p *plan, changed *desired.Routes) error {
 		}
 	}
 	if changed == nil {
-		w.settleAll(&errs)
+		w.settleAll(&errs, step)
 	} else {
 		for prefix := range changed.All() {
 			errs.add(w.settle(prefix))
+			step()
 		}
 	}
 	for _, routes := range []map[netip.Prefix]hopKey{old, oldWeak} {
@@ -127,18 +139,18 @@ func (w *Writer) setRoutes(p *plan, changed *desired.Routes) error {
 }
 
 // settleAll looks at every route: those wanted, then those in force.
-func (w *Writer) settleAll(errs *faults) {
+func (w *Writer) settleAll(errs *faults, step func()) {
 	for prefix := range w.client.All() {
 		errs.add(w.settle(prefix))
+		step()
 	}
-	var gone []netip.Prefix
+	inForce := make([]netip.Prefix, 0, w.fib.Len())
 	for prefix := range w.fib.Routes() {
-		if w.wanted(prefix) == nil {
-			gone = append(gone, prefix)
-		}
+		inForce = append(inForce, prefix)
 	}
-	for _, prefix := range gone {
-		w.fib.DeleteRoute(prefix)
+	for _, prefix := range inForce {
+		errs.add(w.settle(prefix))
+		step()
 	}
 }
 

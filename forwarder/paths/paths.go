@@ -39,7 +39,13 @@ type Want struct {
 	// Changed are the client's routes that may differ from what is in
 	// force; nil asks for all of them to be looked at.
 	Changed *desired.Routes
+	// Pause is called between batches of routes, where the owner may let others
+	// read, and tell of ports and neighbours, but not converge. It may be nil.
+	Pause func()
 }
+
+// batch is how many routes are looked at between two pauses.
+const batch = 4096
 
 // HostName is the host port's name among the ports; no client's port can have it.
 const HostName = "host/"
@@ -88,7 +94,7 @@ func (w *Writer) Converge(want Want) error {
 		errs.add(w.setHop(key, members))
 	}
 	w.client = want.State.Routes
-	errs.add(w.setRoutes(plan, want.Changed))
+	errs.add(w.setRoutes(plan, want.Changed, pauses(want.Pause)))
 	w.sweepLearned()
 	for key := range w.hops {
 		if _, wanted := plan.hops[key]; !wanted && !key.glean {

@@ -327,3 +327,63 @@ func (b *bench) model(addr netip.Addr) fib.Kind {
 	}
 	return fib.Drop
 }
+
+// In every pause of a large change, what is routed before and after is routed,
+// and what is heard of neighbours meanwhile counts.
+func TestNothingIsMissingInAPause(t *testing.T) {
+	b := newBench(t)
+	many := func(hop uint32, from, to int) *pb.Chunk {
+		r := &pb.RouteColumns{}
+		for i := from; i < to; i++ {
+			r.Addresses4 = append(r.Addresses4, 20, byte(i>>8), byte(i), 0)
+			r.Addresses6 = append(r.Addresses6, append([]byte{0xfd, 1, byte(i >> 8), byte(i)}, make([]byte, 12)...)...)
+			r.Lengths4, r.Lengths6 = append(r.Lengths4, 24), append(r.Lengths6, 64)
+			r.NextHops4, r.NextHops6 = append(r.NextHops4, hop), append(r.NextHops6, hop)
+		}
+		return &pb.Chunk{Routes: r, NextHops: []*pb.NextHop{{Id: hop, Kind: pb.NextHop_KIND_FORWARD, Members: []*pb.NextHop_Member{
+			{Port: "e1", Gateway: "10.5.0.7"},
+		}}}}
+	}
+	both := []string{"20.39.16.1", "fd01:2710::1"} // route 10,000 of each family
+	b.apply(many(1, 0, 20_000))
+	c := desired.NewChange()
+	c.Add(&pb.Chunk{Ports: portsOf(b.state), Addresses: []*pb.Address{{Port: "e1", Prefix: "10.5.0.1/24"}}})
+	c.Add(many(2, 10_000, 30_000))
+	s, faults := b.state.Apply(c, true)
+	if faults != nil {
+		t.Fatal(faults)
+	}
+	pauses := 0
+	pause := func() {
+		for _, addr := range both {
+			if a := b.at(addr); a.Kind != fib.Rewrite && a.Kind != fib.Incomplete {
+				t.Fatalf("in pause %d packets to %s are %v", pauses, addr, a.Kind)
+			}
+		}
+		pauses++
+		b.Reached("e1", netip.MustParseAddr("10.5.0.7"), desired.MAC{2, byte(pauses)}, FromGraph)
+		b.Reached("e1", netip.AddrFrom4([4]byte{10, 5, 0, byte(20 + pauses)}), desired.MAC{2, 9}, FromGraph)
+	}
+	if err := b.Converge(Want{State: s, Ports: b.ports, Pause: pause}); err != nil {
+		t.Fatal(err)
+	}
+	b.Quiesced()
+	if want := 100_000 / batch; pauses < want-1 {
+		t.Errorf("there were %d pauses, want about %d", pauses, want)
+	}
+	b.wantKind("20.0.0.1", fib.Drop, "")
+	b.wantKind("fd01::1", fib.Drop, "")
+	b.wantMAC("20.117.47.1", desired.MAC{2, byte(pauses)}, "e1", etherIPv4)
+	b.wantMAC("fd01:752f::1", desired.MAC{2, byte(pauses)}, "e1", etherIPv6)
+	for i := range pauses {
+		b.wantMAC(fmt.Sprintf("10.5.0.%d", 21+i), desired.MAC{2, 9}, "e1", etherIPv4)
+	}
+}
+
+// portsOf is the ports of a state as a client would send them again.
+func portsOf(s *desired.State) (ports []*pb.Port) {
+	for _, m := range s.Export() {
+		ports = append(ports, m.Ports...)
+	}
+	return ports
+}

@@ -58,8 +58,15 @@ func (p *Plane) awaited(e *portEntry) bool {
 	return p.watching != nil && p.spaces[e.want.NetNS] != nil && p.conditions.now[e.object()].Reason == ReasonDeviceMissing
 }
 
+// pause lets those in who wait for the tables, in the middle of a pass: many
+// routes take seconds, and a device that goes must not wait for them.
+func (p *Plane) pause() {
+	p.mu.Unlock()
+	p.mu.Lock()
+}
+
 func (p *Plane) pathsWanted(changed *desired.Routes) paths.Want {
-	w := paths.Want{State: p.want, Ports: make(map[string]paths.Port, len(p.ports)), Changed: changed}
+	w := paths.Want{State: p.want, Ports: make(map[string]paths.Port, len(p.ports)), Changed: changed, Pause: p.pause}
 	for name, e := range p.ports {
 		if !e.leaves {
 			w.Ports[name] = p.pathsPort(e)

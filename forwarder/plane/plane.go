@@ -55,8 +55,9 @@ type Plane struct {
 	opener Opener
 	kicked chan struct{} // holds one: a burst of events is one pass
 
-	mu         sync.Mutex // over all below, and over the FIB
-	want       *desired.State
+	turn       sync.Mutex     // whose turn it is to change what is wanted, or to make a pass; taken before mu
+	mu         sync.Mutex     // over all below, and over the FIB
+	want       *desired.State // changed by whose turn it is
 	generation uint64
 	paths      *paths.Writer
 	ports      map[string]*portEntry
@@ -125,12 +126,20 @@ func (p *Plane) cache() *umem.Cache { return p.arena.Cache(p.cfg.Workers) }
 // is there. It returns when every worker has moved past what was before. A
 // commit with faults changes nothing.
 func (p *Plane) Apply(ctx context.Context, generation uint64, c *desired.Change, snapshot bool) (faults []string, err error) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	var next *desired.State
+	if snapshot { // a state of its own, which nobody has seen yet
+		next, faults = p.want.Apply(c, true)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, errClosed
 	}
-	next, faults := p.want.Apply(c, snapshot)
+	if !snapshot {
+		next, faults = p.want.Apply(c, false)
+	}
 	if faults != nil {
 		return faults, nil
 	}
@@ -150,6 +159,8 @@ func (p *Plane) Apply(ctx context.Context, generation uint64, c *desired.Change,
 
 // Restore puts a whole state in force.
 func (p *Plane) Restore(ctx context.Context, generation uint64, s *desired.State) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.want, p.generation, p.verify = s, generation, true
@@ -162,10 +173,11 @@ func (p *Plane) Alive() {
 	defer p.mu.Unlock()
 }
 
-// Export shows the state in force and its generation to each, which must not keep it.
+// Export shows the state in force and its generation to each, which must not
+// keep it. No pass is made meanwhile, but whoever only looks need not wait.
 func (p *Plane) Export(each func(*desired.State, uint64)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	each(p.want, p.generation)
 }
 
@@ -231,6 +243,8 @@ func (p *Plane) Run(ctx context.Context) error {
 // pass converges to the state in force, looking at everything but the client's
 // routes, which only Apply changes.
 func (p *Plane) pass(ctx context.Context) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	none := desired.NewRoutes()
@@ -267,6 +281,8 @@ func (p *Plane) beat(beats int) {
 // Close stops the workers, closes every port and gives all memory back. TUN
 // devices that were to be kept stay, and so do the host port and its routes.
 func (p *Plane) Close() error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true

@@ -1,18 +1,24 @@
 package forwarder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 
 	pb "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/fastpath/umem"
+	"margay.dev/margay/forwarder/desired"
+	"margay.dev/margay/forwarder/plane"
 	"margay.dev/margay/internal/doctor"
+	"margay.dev/margay/internal/hostnet"
 )
 
 // healthTime is how long a pass may hold the plane before it counts as hung.
@@ -90,8 +96,12 @@ func (d *Daemon) diagnose(ctx context.Context) (*pb.Diagnosis, error) {
 		Journal: filepath.Join(d.cfg.StateDir, "journal"), Inside: true,
 	}
 	for _, p := range d.plane.Ports() {
-		if p.Kind == "xsk" {
-			o.Devices = append(o.Devices, doctor.DeviceSpec{Name: p.Device, Namespace: p.NetNS, Sockets: p.Queues})
+		if p.Kind != "xsk" {
+			continue
+		}
+		o.Devices = append(o.Devices, expected(p))
+		if !p.Takeover {
+			o.NodePorts = nodePorts(d.plane.Services())
 		}
 	}
 	findings, err := doctor.Diagnose(ctx, o)
@@ -99,4 +109,29 @@ func (d *Daemon) diagnose(ctx context.Context) (*pb.Diagnosis, error) {
 		return nil, err
 	}
 	return doctor.ToWire(findings), nil
+}
+
+// expected is what the doctor should find on the device of an AF_XDP port.
+func expected(p plane.PortState) doctor.DeviceSpec {
+	return doctor.DeviceSpec{Name: p.Device, Namespace: p.NetNS, Sockets: p.Queues, Program: p.Program, MAC: hostnet.MAC(p.MAC)}
+}
+
+// nodePorts is every TCP and UDP port among services, once: a range that TCP and
+// UDP share is one to the kernel's choice of ports too.
+func nodePorts(services []desired.Service) (out []doctor.PortRange) {
+	ranges := make([]doctor.PortRange, 0, len(services))
+	for _, s := range services {
+		if s.Protocol == unix.IPPROTO_TCP || s.Protocol == unix.IPPROTO_UDP {
+			ranges = append(ranges, doctor.PortRange{First: s.First, Last: s.Last})
+		}
+	}
+	slices.SortFunc(ranges, func(a, b doctor.PortRange) int { return cmp.Compare(a.First, b.First) })
+	for _, r := range ranges {
+		if n := len(out); n > 0 && r.First <= out[n-1].Last {
+			out[n-1].Last = max(out[n-1].Last, r.Last)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
 }

@@ -215,6 +215,17 @@ func (p *Program) Counters() (Counters, error) {
 // Mode returns the mode in force, Native or Generic.
 func (p *Program) Mode() AttachMode { return p.mode }
 
+// ID is the kernel's number of the program, as `bpftool link` and `ip link` show
+// it; 0 if the kernel does not tell.
+func (p *Program) ID() uint32 {
+	info, err := p.program.Info()
+	if err != nil {
+		return 0
+	}
+	id, _ := info.ID()
+	return uint32(id)
+}
+
 // Fallbacks returns what was asked for and not had.
 func (p *Program) Fallbacks() []Fallback { return p.fallbacks }
 

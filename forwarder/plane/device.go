@@ -19,6 +19,7 @@ type Device struct {
 	L2      bool   // Ethernet frames
 	GSO     bool   // takes superpackets
 	Mode    string // for people
+	Program uint32 // id of the steering program on it, 0 for none
 	Admit   func() error
 	Shut    func() error // undoes Admit; before the workers let go of the queues
 	Remove  func(*umem.Cache) error

@@ -28,6 +28,7 @@ type PortState struct {
 	Fallbacks []string
 	Driver    map[string]uint64
 	Takeover  bool
+	Program   uint32 // id of the steering program on the device, 0 for none
 }
 
 // Ports lists every port, by name.
@@ -63,6 +64,7 @@ func (p *Plane) portState(e *portEntry) PortState {
 		s.State = "up"
 	}
 	s.Mode, s.Queues, s.Fallbacks = e.device.Mode, len(e.device.Port.Queues()), e.device.Port.Fallbacks()
+	s.Program = e.device.Program
 	s.Driver = map[string]uint64{}
 	for _, n := range e.device.Port.Statistics() {
 		s.Driver[n.Name] = n.Value
@@ -141,6 +143,17 @@ func (p *Plane) RouteCount() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.paths.Len()
+}
+
+// Services are the ports and echo ids of the node's own addresses that are ours
+// on devices shared with the kernel.
+func (p *Plane) Services() []desired.Service {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.want.Steering.Local) == 0 {
+		return nil // there is no address that they are ports of
+	}
+	return slices.Clone(p.want.Steering.Services)
 }
 
 // HostDevice is the name of the host port's device, empty without one.

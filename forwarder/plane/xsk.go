@@ -43,6 +43,7 @@ func (d *devices) openXSK(want *desired.Port, host *hostnet.Host, steering Steer
 	return &Device{
 		Port: x, Index: l.Index, L2: true, MAC: desired.MAC(l.MAC), Carrier: l.Up && l.Carrier,
 		Mode: x.program.Mode().String() + "/" + x.XSK.Sockets()[0].Mode().String(), Admit: x.admit, Extra: x.counters,
+		Program: x.program.ID(),
 	}, nil
 }
 

@@ -67,6 +67,9 @@ const ourPrograms = "margay_"
 func checkProgram(f Facts, d Device) []Finding {
 	x, name := d.Link.XDP, or(d.Program.Name, "without a name")
 	switch {
+	case x.Mode == hostnet.XDPNone && d.Spec.Program != 0:
+		return one(Fault, fmt.Sprintf("our XDP program (id %d) was taken off it: nothing that arrives comes to the forwarder", d.Spec.Program),
+			"restart the forwarder, which puts it back; nobody else should detach it (bpftool link detach)")
 	case x.Mode == hostnet.XDPNone:
 		return one(OK, "no XDP program", "")
 	case d.Spec.Program == x.Program, d.Spec.Program == 0 && strings.HasPrefix(name, ourPrograms):

@@ -197,6 +197,7 @@ func TestDeviceChecks(t *testing.T) {
 		"another of ours on it": {device(func(d *Device) {
 			d.Spec.Program, d.Link.XDP, d.Program = 8, hostnet.XDP{Mode: hostnet.XDPNative, Program: 9}, hostbpf.Program{Name: "margay_steer"}
 		}), "xdp-program", Fault, "somebody else", "take it off"},
+		"our own was taken off": {device(func(d *Device) { d.Spec.Program = 9 }), "xdp-program", Fault, "(id 9) was taken off", "restart the forwarder"},
 		"our own in the driver": {device(func(d *Device) {
 			d.Spec.Program, d.Link.XDP, d.Program = 9, hostnet.XDP{Mode: hostnet.XDPNative, Program: 9}, hostbpf.Program{Name: "margay_steer"}
 		}), "xdp-program", OK, "our XDP program margay_steer", ""},

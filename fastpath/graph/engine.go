@@ -2,7 +2,6 @@ package graph
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -374,13 +373,14 @@ func (e *Engine) Total() Counters {
 	return c
 }
 
-// PinErrors tells which workers do not run on the CPU they were given, and why.
-func (e *Engine) PinErrors() error {
-	var errs []error
-	for _, w := range e.workers {
+// PinErrors tells, by worker, why it does not run on the CPU it was given; nil
+// where it does.
+func (e *Engine) PinErrors() []error {
+	errs := make([]error, len(e.workers))
+	for i, w := range e.workers {
 		if err := w.pinError.Load(); err != nil {
-			errs = append(errs, *err)
+			errs[i] = *err
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }

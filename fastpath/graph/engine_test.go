@@ -139,7 +139,7 @@ func TestStopClosesItsDescriptorsOnce(t *testing.T) {
 }
 
 func TestPinErrorsAreTold(t *testing.T) {
-	a, err := umem.New(umem.Config{Frames: 64, Caches: 1})
+	a, err := umem.New(umem.Config{Frames: 64, Caches: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,15 +148,16 @@ func TestPinErrorsAreTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := NewEngine(g, a, Config{Workers: 1, CPUs: []int{100_000}})
+	e, err := NewEngine(g, a, Config{Workers: 3, CPUs: []int{100_000, 0, 100_002}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.Start()
 	defer e.Stop()
-	waitFor(t, "the worker to fail", func() bool { return e.PinErrors() != nil })
-	if !strings.Contains(e.PinErrors().Error(), "CPU 100000") {
-		t.Error(e.PinErrors())
+	waitFor(t, "two workers to fail", func() bool { errs := e.PinErrors(); return errs[0] != nil && errs[2] != nil })
+	errs := e.PinErrors()
+	if !strings.Contains(errs[0].Error(), "CPU 100000") || errs[1] != nil || !strings.Contains(errs[2].Error(), "CPU 100002") {
+		t.Errorf("by worker: %q", errs)
 	}
 }
 

@@ -195,7 +195,7 @@ func (s *Server) ListDrops(context.Context, *pb.ListDropsRequest) (*pb.DropList,
 // ListWorkers tells how each worker spends its time.
 func (s *Server) ListWorkers(context.Context, *pb.ListWorkersRequest) (*pb.WorkerList, error) {
 	out := &pb.WorkerList{}
-	cpus := s.plane.CPUs()
+	cpus, pinErrors := s.plane.CPUs(), s.plane.Engine().PinErrors()
 	for i, w := range s.plane.Engine().Stats() {
 		one := &pb.WorkerList_Worker{
 			Id: uint32(i), Cpu: -1, Loops: w.Load.Loops, BusyLoops: w.Load.BusyLoops, Sleeps: w.Load.Sleeps,
@@ -203,9 +203,9 @@ func (s *Server) ListWorkers(context.Context, *pb.ListWorkersRequest) (*pb.Worke
 		}
 		if i < len(cpus) {
 			one.Cpu = int32(cpus[i])
-			if err := s.plane.Engine().PinErrors(); err != nil {
-				one.Error = err.Error()
-			}
+		}
+		if err := pinErrors[i]; err != nil {
+			one.Error = err.Error()
 		}
 		out.Workers = append(out.Workers, one)
 	}

@@ -199,7 +199,7 @@ func TestDownLeavesNothingWhereverUpWasKilled(t *testing.T) {
 func TestMistakesAreExplained(t *testing.T) {
 	l := newLabs(t)
 	wrong := filepath.Join(t.TempDir(), "wrong.yaml")
-	if err := os.WriteFile(wrong, []byte("name: w\nnodes: [{name: n}]\npods: [{name: p, node: x}]\n"), 0o600); err != nil {
+	if err := os.WriteFile(wrong, []byte("name: w\nnodes: [{name: b}]\npods: [{name: p, node: x}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for want, args := range map[string][]string{

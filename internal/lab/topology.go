@@ -4,8 +4,11 @@ import (
 	_ "embed" // the demo's topology
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -117,6 +120,13 @@ func Load(path string) (Topology, error) {
 // Parse reads a topology, fills in what it does not tell and reports every
 // fault. Unknown keys are faults.
 func Parse(b []byte) (Topology, error) {
+	var tree any
+	if err := yaml.Unmarshal(b, &tree); err != nil {
+		return Topology{}, err
+	}
+	if err := errors.Join(unquoted("", tree)...); err != nil {
+		return Topology{}, err
+	}
 	var t Topology
 	if err := yaml.UnmarshalStrict(b, &t); err != nil {
 		return Topology{}, err
@@ -126,6 +136,26 @@ func Parse(b []byte) (Topology, error) {
 		return Topology{}, err
 	}
 	return t, nil
+}
+
+// unquoted finds names that YAML takes for something else than text. Reading
+// them into strings would rename a node n to "false", and 010 to "8".
+func unquoted(path string, v any) (errs []error) {
+	switch v := v.(type) {
+	case []any:
+		for i, item := range v {
+			errs = append(errs, unquoted(fmt.Sprintf("%s[%d]", path, i), item)...)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			errs = append(errs, unquoted(strings.TrimPrefix(path+"."+key, "."), v[key])...)
+		}
+	case bool, float64:
+		if key := path[strings.LastIndex(path, ".")+1:]; key == "name" || key == "node" || key == "device" {
+			errs = append(errs, fmt.Errorf("%s is %v to YAML, which takes a bare n, no, off, y, yes or on for a boolean and 1, 010 or 1e3 for a number: put the name in quotes", path, v))
+		}
+	}
+	return errs
 }
 
 // fill puts the defaults in.

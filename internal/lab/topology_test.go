@@ -2,6 +2,7 @@ package lab
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -71,16 +72,69 @@ pods:
 
 func TestTopologyFilesAreStrict(t *testing.T) {
 	for name, text := range map[string]string{
-		"an unknown key":         "name: a\nnodes: [{name: n}]\ncolour: red\n",
-		"a key given twice":      "name: a\nname: b\nnodes: [{name: n}]\n",
-		"a word for a number":    "name: a\nnodes: [{name: n, workers: many}]\n",
+		"an unknown key":         "name: a\nnodes: [{name: w}]\ncolour: red\n",
+		"a key given twice":      "name: a\nname: b\nnodes: [{name: w}]\n",
+		"a word for a number":    "name: a\nnodes: [{name: w, workers: many}]\n",
 		"no node":                "name: a\n",
-		"a loss of 200%":         "name: a\nnodes: [{name: n}, {name: m}]\nlinks: [{name: l, impairment: {loss: 200%}, ends: [{node: n}, {node: m}]}]\n",
+		"a loss of 200%":         "name: a\nnodes: [{name: w}, {name: m}]\nlinks: [{name: l, impairment: {loss: 200%}, ends: [{node: w}, {node: m}]}]\n",
 		"a link without IPv6":    strings.ReplaceAll(DemoText(), `, "fd31:77::1/64"`, ""),
 		"a pod outside of pools": strings.ReplaceAll(DemoText(), "10.77.1.10", "10.78.1.10"),
 	} {
 		if _, err := Parse([]byte(text)); err == nil {
 			t.Errorf("%s was taken", name)
+		}
+	}
+}
+
+// named is a topology of one lab, node, link and pod name each.
+const named = `
+name: %[1]s
+pools: [10.5.0.0/16, "fd05::/32"]
+nodes: [{name: %[2]s}, {name: other}]
+links: [{name: %[3]s, ends: [
+  {node: %[2]s, device: %[5]s, addresses: [172.31.1.1/24, "fd31:1::1/64"]}, {node: other, addresses: [172.31.1.2/24, "fd31:1::2/64"]}]}]
+pods: [{name: %[4]s, node: %[2]s, addresses: [10.5.1.1, "fd05::1:1"]}]
+`
+
+// TestNamesAreWhatTheFileSays wants each name taken as it stands in the file, or
+// refused with what to do about it.
+func TestNamesAreWhatTheFileSays(t *testing.T) {
+	const quotes, label, device = "put the name in quotes", "want up to 12 of a-z", "want up to 15 of a-z"
+	tests := []struct{ lab, node, link, pod, device, refused string }{
+		{"a", "b", "c", "d", "e", ""},
+		{`"n"`, `"y"`, `"no"`, `"on"`, `"off"`, ""},
+		{`"1"`, `"010"`, `"1e3"`, `"0x1f"`, `"1.5"`, ""},
+		{"a1", "1b", "c-1", "2026-01-01", "eth0.100", ""},
+		{"twelve-chars", "twelve-nodes", "twelve-links", "twelve-pods1", "fifteen-chars15", ""},
+		{"n", "b", "c", "d", "e", "name is false to YAML"},
+		{"a", "yes", "c", "d", "e", "nodes[0].name is true to YAML"},
+		{"a", "n", "c", "d", "e", "pods[0].node is false to YAML"},
+		{"a", "y", "c", "d", "e", "links[0].ends[0].node is true to YAML"},
+		{"a", "b", "off", "d", "e", "links[0].name is false to YAML"},
+		{"a", "b", "c", "on", "e", "pods[0].name is true to YAML"},
+		{"a", "b", "c", "d", "no", "links[0].ends[0].device is false to YAML"},
+		{"a", "1", "c", "d", "e", quotes}, {"a", "010", "c", "d", "e", quotes}, {"a", "1e3", "c", "d", "e", quotes},
+		{"a", "0x1f", "c", "d", "e", quotes}, {"a", "1_0", "c", "d", "e", quotes},
+		{"a", "~", "c", "d", "e", label}, {"a", `""`, "c", "d", "e", label}, {"a", "b.c", "c", "d", "e", label},
+		{"a", "-b", "c", "d", "e", label}, {"a", "b-", "c", "d", "e", label}, {"a", "B", "c", "d", "e", label},
+		{"a", "b/c", "c", "d", "e", label}, {"a", "..", "c", "d", "e", label}, {"a", "é", "c", "d", "e", label},
+		{"a", "b", "thirteen-link", "d", "e", label}, {"a", "b", "c", "thirteen-pods", "e", label}, {"thirteen-labs", "b", "c", "d", "e", label},
+		{"a", "b", "c", "d", ".", device}, {"a", "b", "c", "d", "..", device}, {"a", "b", "c", "d", `"-e"`, device},
+		{"a", "b", "c", "d", "all", device}, {"a", "b", "c", "d", "default", device}, {"a", "b", "c", "d", "margay0", device},
+		{"a", "b", "c", "d", "e/f", device}, {"a", "b", "c", "d", "sixteen-chars-16", device},
+	}
+	for _, tt := range tests {
+		topo, err := Parse(fmt.Appendf(nil, named, tt.lab, tt.node, tt.link, tt.pod, tt.device))
+		if tt.refused != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.refused) {
+				t.Errorf("%v: got %v, want it refused with %q", tt, err, tt.refused)
+			}
+			continue
+		}
+		bare := func(s string) string { return strings.Trim(s, `"`) }
+		l := topo.Link(bare(tt.link))
+		if err != nil || topo.Name != bare(tt.lab) || topo.Node(bare(tt.node)) == nil || topo.Pod(bare(tt.pod)) == nil || l == nil || l.Ends[0].Device != bare(tt.device) {
+			t.Errorf("%v became %+v, %v", tt, topo, err)
 		}
 	}
 }

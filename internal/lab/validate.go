@@ -5,12 +5,18 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 )
 
 // shortName fits behind "p-" and "l-" into the name of a device.
 var shortName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?$`)
 
-var deviceName = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,15}$`)
+// deviceName is narrower than the kernel's, which takes all but ".", "..", "/",
+// ":" and spaces: a leading dash is an option to every tool.
+var deviceName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,14}$`)
+
+// reserved are devices that a node has, or that settings of all devices go by.
+var reserved = []string{"lo", hostDevice, "all", "default"}
 
 // inspector gathers the faults of a topology.
 type inspector struct {
@@ -29,7 +35,7 @@ func (c *inspector) bad(format string, args ...any) {
 func (t *Topology) Validate() error {
 	c := &inspector{t: t, spaces: map[string]string{}, owners: map[netip.Addr]string{}, device: map[[2]string]string{}}
 	if !shortName.MatchString(t.Name) {
-		c.bad("name is %q, want up to 12 of a-z, 0-9 and -", t.Name)
+		c.bad("name is %q, want up to 12 of a-z, 0-9 and -, with no - at either end", t.Name)
 	}
 	if len(t.Nodes) == 0 {
 		c.bad("nodes is empty, want at least one")
@@ -56,7 +62,7 @@ func (t *Topology) Validate() error {
 
 func (c *inspector) name(path, name string) {
 	if !shortName.MatchString(name) {
-		c.bad("%s.name is %q, want up to 12 of a-z, 0-9 and -", path, name)
+		c.bad("%s.name is %q, want up to 12 of a-z, 0-9 and -, with no - at either end", path, name)
 	}
 	if other := c.spaces[name]; other != "" {
 		c.bad("%s.name is %q, which %s has as well", path, name, other)
@@ -132,8 +138,8 @@ func (c *inspector) link(i int) {
 
 func (c *inspector) end(path string, e, other *End) {
 	c.onNode(path, e.Node)
-	if !deviceName.MatchString(e.Device) || e.Device == "lo" || e.Device == hostDevice {
-		c.bad("%s.device is %q, want up to 15 characters of a device's name", path, e.Device)
+	if !deviceName.MatchString(e.Device) || slices.Contains(reserved, e.Device) {
+		c.bad("%s.device is %q, want up to 15 of a-z, A-Z, 0-9, _, . and -, begun by none of the last two, and none of %v", path, e.Device, reserved)
 	}
 	c.takes(path, e.Node, e.Device)
 	for i, a := range e.Addresses {

@@ -33,6 +33,7 @@ type ctl struct {
 	out, errOut io.Writer
 	env         func(string) string
 	diagnose    func(context.Context, doctor.Options) ([]doctor.Finding, error)
+	now         func() time.Time
 
 	socket  string
 	output  string

@@ -53,6 +53,9 @@ func TestErrors(t *testing.T) {
 		"no address":                {good, "show fib 10.0.0.0/8", 2, []string{`"10.0.0.0/8" is no IPv4 or IPv6 address`}},
 		"an address with a zone":    {good, "show fib fe80::1%eth0", 2, []string{"without a zone"}},
 		"a port that is not there":  {good, "show ports uplink eth9", 2, []string{`no port is called "eth9"`}},
+		"no time between readings":  {good, "show ports --rate 0s", 2, []string{"rate is 0s, want more than 0"}},
+		"a rate of the past":        {good, "show ports --rate=-1s", 2, []string{"rate is -1s, want more than 0"}},
+		"no rate of a port gone":    {good, "show ports eth9 --rate 1ms", 2, []string{`no port is called "eth9"`}},
 		"no time at all":            {good, "show nodes --timeout 0s", 2, []string{"timeout is 0s"}},
 	}
 	for name, tt := range tests {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -147,6 +148,28 @@ func (f *forwarder) ListWorkers(context.Context, *dataplanev1.ListWorkersRequest
 
 func (f *forwarder) Diagnose(context.Context, *dataplanev1.DiagnoseRequest) (*dataplanev1.Diagnosis, error) {
 	return f.diagnosis, f.fail
+}
+
+// rolling is a forwarder whose ports have moved on at every second reading:
+// pod-a counts anew, new is made anew, and uplink moves 2 s' worth of packets.
+type rolling struct {
+	forwarder
+	readings atomic.Uint64
+}
+
+func (f *rolling) ListPorts(ctx context.Context, r *dataplanev1.ListPortsRequest) (*dataplanev1.PortList, error) {
+	l, err := f.forwarder.ListPorts(ctx, r)
+	n := (f.readings.Add(1) - 1) % 2
+	up, pod := l.Ports[0], l.Ports[1]
+	up.RxPackets += 2_000_000 * n
+	up.RxBytes += 2_000_000 * 1500 * n
+	up.TxPackets += 3 * n
+	up.TxBytes += 180 * n
+	up.TxDrops += n
+	pod.RxPackets = 100 - n
+	came := &dataplanev1.PortList_PortState{Name: "new", Index: uint32(3 + n), Kind: "tun", Device: "eth0", State: "up", Queues: 1, Mtu: 1500, RxPackets: n}
+	l.Ports = append(l.Ports, came)
+	return l, err
 }
 
 // fresh is a forwarder that nobody has told anything yet.

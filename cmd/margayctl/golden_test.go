@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/yaml"
 
@@ -26,12 +27,15 @@ type result struct {
 	out, err string
 }
 
-// try runs margayctl with a doctor that sees a node of ours.
+// try runs margayctl with a doctor that sees a node of ours, and with a clock that
+// tells two seconds later whenever it is asked.
 func try(t *testing.T, socket string, args ...string) result {
 	t.Helper()
 	var out, errOut bytes.Buffer
 	env := func(key string) string { return map[string]string{socketVariable: socket}[key] }
-	c := &ctl{out: &out, errOut: &errOut, env: env, diagnose: node}
+	clock := time.Unix(0, 0)
+	now := func() time.Time { clock = clock.Add(2 * time.Second); return clock }
+	c := &ctl{out: &out, errOut: &errOut, env: env, diagnose: node, now: now}
 	return result{c.run(t.Context(), args), out.String(), errOut.String()}
 }
 
@@ -75,6 +79,7 @@ func TestOutput(t *testing.T) {
 	halfNamed := serve(t, &forwarder{drops: unnamed})
 	quiet := serve(t, &forwarder{drops: &dataplanev1.DropList{Account: &dataplanev1.Account{}}})
 	untold := serve(t, &fresh{})
+	rolls := serve(t, &rolling{})
 	tests := map[string]struct {
 		socket string
 		args   string
@@ -89,6 +94,8 @@ func TestOutput(t *testing.T) {
 		"nodes":            {socket, "show nodes", 0},
 		"ports":            {socket, "show ports", 0},
 		"ports-named":      {socket, "show ports pod-a uplink", 0},
+		"ports-rate":       {rolls, "show ports --rate 1ms", 0},
+		"ports-rate-named": {rolls, "show ports pod-a uplink new --rate 1ms", 0},
 		"fib":              {socket, "show fib", 0},
 		"fib-address4":     {socket, "show fib 10.1.0.2", 0},
 		"fib-address6":     {socket, "show fib 2001:db8::1", 0},

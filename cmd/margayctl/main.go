@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,6 @@ func main() {
 
 // run is the program, apart from the process it runs in.
 func run(ctx context.Context, args []string, env func(string) string, out, errOut io.Writer) int {
-	c := &ctl{out: out, errOut: errOut, env: env, diagnose: doctor.Diagnose}
+	c := &ctl{out: out, errOut: errOut, env: env, diagnose: doctor.Diagnose, now: time.Now}
 	return c.run(ctx, args)
 }

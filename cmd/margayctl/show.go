@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -76,23 +77,42 @@ NS/PKT is sampled; SHARE is this node's part of the time spent in all of them.`,
 }
 
 func (c *ctl) showPorts() *cobra.Command {
-	return &cobra.Command{
+	var pause time.Duration
+	cmd := &cobra.Command{
 		Use: "ports [PORT...]", Short: "Ports and their traffic; named ones with every counter",
+		Long: `Ports of the forwarder and what went through them.
+
+With --rate it looks twice and shows what goes through them in a second; a
+port that was made anew in between has no rate.`,
+		Example: "  margayctl show ports --rate 1s",
 		RunE: func(cmd *cobra.Command, names []string) error {
+			switch {
+			case pause > 0:
+				return c.watchPorts(cmd.Context(), names, pause)
+			case cmd.Flags().Changed("rate"):
+				return fmt.Errorf("rate is %v, want more than 0: the time between two readings", pause)
+			}
 			return answer(c, cmd, func(ctx context.Context, i inspect) (*dataplanev1.PortList, error) {
-				all, err := i.ListPorts(ctx, &dataplanev1.ListPortsRequest{})
-				if err != nil {
-					return nil, err
-				}
-				return pickPorts(all, names)
+				return listPorts(ctx, i, names)
 			}, func(w io.Writer, l *dataplanev1.PortList) error {
 				if len(names) > 0 {
-					return portDetails(w, l)
+					return portDetails(w, l, nil)
 				}
 				return portTable(w, l)
 			})
 		},
 	}
+	cmd.Flags().DurationVar(&pause, "rate", 0, "show packets and bytes per second, from two readings so far apart")
+	return cmd
+}
+
+// listPorts asks for the named ports, or for all.
+func listPorts(ctx context.Context, i inspect, names []string) (*dataplanev1.PortList, error) {
+	all, err := i.ListPorts(ctx, &dataplanev1.ListPortsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return pickPorts(all, names)
 }
 
 // pickPorts keeps the named ports in the order of their names; all if none is named.

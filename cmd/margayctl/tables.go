@@ -83,6 +83,11 @@ func portTable(w io.Writer, l *dataplanev1.PortList) error {
 	if err := write(w, t, "no ports"); err != nil {
 		return err
 	}
+	return fallbacks(w, l)
+}
+
+// fallbacks tells what ports asked for and did not get.
+func fallbacks(w io.Writer, l *dataplanev1.PortList) error {
 	return notes(w, func(yield func(string)) {
 		for _, p := range l.GetPorts() {
 			for _, f := range p.GetFallbacks() {
@@ -117,7 +122,8 @@ func notes(w io.Writer, each func(func(string))) error {
 	return failed
 }
 
-func portDetails(w io.Writer, l *dataplanev1.PortList) error {
+// portDetails prints each port with every counter, and with its rate where one is given.
+func portDetails(w io.Writer, l *dataplanev1.PortList, of map[string]rate) error {
 	for i, p := range l.GetPorts() {
 		if i > 0 {
 			fmt.Fprintln(w)
@@ -131,6 +137,12 @@ func portDetails(w io.Writer, l *dataplanev1.PortList) error {
 			{"received", fmt.Sprintf("%d packets, %d bytes", p.GetRxPackets(), p.GetRxBytes())},
 			{"sent", fmt.Sprintf("%d packets, %d bytes", p.GetTxPackets(), p.GetTxBytes())},
 			{"not sent", fmt.Sprintf("%d packets", p.GetTxDrops())},
+		}
+		if r, ok := of[p.GetName()]; ok {
+			lines = append(lines,
+				[2]string{"received/s", fmt.Sprintf("%.1f packets, %.1f bytes", r.rxPackets, r.rxBytes)},
+				[2]string{"sent/s", fmt.Sprintf("%.1f packets, %.1f bytes", r.txPackets, r.txBytes)},
+				[2]string{"not sent/s", fmt.Sprintf("%.1f packets", r.txDrops)})
 		}
 		for _, l := range lines {
 			if l[1] != "" {

@@ -90,6 +90,9 @@ func account(l *dataplanev1.DropList) string {
 		a.GetRx(), made, a.GetTx(), a.GetPunt(), a.GetDropped(), consumed, a.GetHeld())
 	b.WriteString(parts("made", a.GetMade()))
 	b.WriteString(parts("consumed", a.GetConsumed()))
+	if n := a.GetMadeRefused(); n > 0 {
+		fmt.Fprintf(&b, "  not made: %d, for their rate or for want of a buffer or an address\n", n)
+	}
 	byReason := uint64(0)
 	for _, d := range l.GetDrops() {
 		byReason += d.GetPackets()

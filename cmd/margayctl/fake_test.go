@@ -134,7 +134,7 @@ func balanced() *dataplanev1.DropList {
 		Drops: []*dataplanev1.DropList_Drop{{Reason: "ip-checksum"}, {Reason: "no-route", Packets: 90}, {Reason: "tx-full", Packets: 10}},
 		Account: &dataplanev1.Account{
 			Rx: 1000, Tx: 850, Punt: 40, Dropped: 100, Held: 2,
-			Made: map[string]uint64{"icmp-error": 7, "arp": 3, "nd": 0}, Consumed: map[string]uint64{"echo": 18},
+			Made: map[string]uint64{"icmp-error": 7, "arp": 3, "nd": 0}, Consumed: map[string]uint64{"echo": 18}, MadeRefused: 5,
 		},
 	}
 }

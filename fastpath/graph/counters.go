@@ -17,7 +17,8 @@ type Counters struct {
 	Made     [Origins]uint64
 	Consumed [Uses]uint64
 	Drops    [Reasons]uint64
-	// MadeRefused counts packets we would have made but had no buffer for.
+	// MadeRefused counts packets we would have made but for their rate, or for
+	// want of a buffer or of an address to send them from.
 	MadeRefused uint64
 }
 
@@ -67,9 +68,26 @@ type NodeCounters struct {
 	SampledNanos   uint64
 }
 
+// Add adds o to c.
+func (c *NodeCounters) Add(o *NodeCounters) {
+	c.Calls += o.Calls
+	c.Packets += o.Packets
+	c.SampledPackets += o.SampledPackets
+	c.SampledNanos += o.SampledNanos
+}
+
 // PortCounters is what went through one port.
 type PortCounters struct {
 	RxPackets, RxBytes, TxPackets, TxBytes, TxDrops uint64
+}
+
+// Add adds o to c.
+func (c *PortCounters) Add(o *PortCounters) {
+	c.RxPackets += o.RxPackets
+	c.RxBytes += o.RxBytes
+	c.TxPackets += o.TxPackets
+	c.TxBytes += o.TxBytes
+	c.TxDrops += o.TxDrops
 }
 
 // Load tells how a worker spends its time, in nanoseconds since its start.

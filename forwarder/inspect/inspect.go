@@ -59,27 +59,28 @@ func (s *Server) GetStatus(context.Context, *pb.StatusRequest) (*pb.Status, erro
 func (s *Server) ListNodes(context.Context, *pb.ListNodesRequest) (*pb.NodeList, error) {
 	out := &pb.NodeList{}
 	for i, n := range Nodes(s.plane.Engine()) {
-		one := &pb.NodeList_Node{Name: s.plane.Engine().Graph().Nodes()[i], Calls: n.Calls, Packets: n.Packets}
-		if n.Calls > 0 {
-			one.VectorsPerCall = float64(n.Packets) / float64(n.Calls)
-		}
-		if n.SampledPackets > 0 {
-			one.NsPerPacket = float64(n.SampledNanos) / float64(n.SampledPackets)
-		}
-		out.Nodes = append(out.Nodes, one)
+		out.Nodes = append(out.Nodes, node(s.plane.Engine().Graph().Nodes()[i], n))
 	}
 	return out, nil
+}
+
+func node(name string, n graph.NodeCounters) *pb.NodeList_Node {
+	out := &pb.NodeList_Node{Name: name, Calls: n.Calls, Packets: n.Packets}
+	if n.Calls > 0 {
+		out.VectorsPerCall = float64(n.Packets) / float64(n.Calls)
+	}
+	if n.SampledPackets > 0 {
+		out.NsPerPacket = float64(n.SampledNanos) / float64(n.SampledPackets)
+	}
+	return out
 }
 
 // Nodes sums the counters of all workers by node, in the order of the walk.
 func Nodes(e *graph.Engine) []graph.NodeCounters {
 	out := make([]graph.NodeCounters, len(e.Graph().Nodes()))
 	for _, w := range e.Stats() {
-		for i, n := range w.Nodes {
-			out[i].Calls += n.Calls
-			out[i].Packets += n.Packets
-			out[i].SampledPackets += n.SampledPackets
-			out[i].SampledNanos += n.SampledNanos
+		for i := range w.Nodes {
+			out[i].Add(&w.Nodes[i])
 		}
 	}
 	return out
@@ -89,15 +90,19 @@ func Nodes(e *graph.Engine) []graph.NodeCounters {
 func (s *Server) ListPorts(context.Context, *pb.ListPortsRequest) (*pb.PortList, error) {
 	out := &pb.PortList{}
 	for _, p := range s.plane.Ports() {
-		out.Ports = append(out.Ports, &pb.PortList_PortState{
-			Name: p.Name, Index: uint32(p.Index), Kind: p.Kind, Device: p.Device, State: p.State, Mode: p.Mode,
-			Queues: uint32(p.Queues), Mtu: uint32(p.MTU), Mac: mac(p.MAC),
-			RxPackets: p.Counters.RxPackets, RxBytes: p.Counters.RxBytes,
-			TxPackets: p.Counters.TxPackets, TxBytes: p.Counters.TxBytes, TxDrops: p.Counters.TxDrops,
-			Fallbacks: p.Fallbacks, Driver: p.Driver,
-		})
+		out.Ports = append(out.Ports, port(p))
 	}
 	return out, nil
+}
+
+func port(p plane.PortState) *pb.PortList_PortState {
+	return &pb.PortList_PortState{
+		Name: p.Name, Index: uint32(p.Index), Kind: p.Kind, Device: p.Device, State: p.State, Mode: p.Mode,
+		Queues: uint32(p.Queues), Mtu: uint32(p.MTU), Mac: mac(p.MAC),
+		RxPackets: p.Counters.RxPackets, RxBytes: p.Counters.RxBytes,
+		TxPackets: p.Counters.TxPackets, TxBytes: p.Counters.TxBytes, TxDrops: p.Counters.TxDrops,
+		Fallbacks: p.Fallbacks, Driver: p.Driver,
+	}
 }
 
 func mac(m desired.MAC) string {
@@ -174,9 +179,13 @@ func (s *Server) ListNeighbors(context.Context, *pb.ListNeighborsRequest) (*pb.N
 
 // ListDrops tells what was dropped and why, and the whole account.
 func (s *Server) ListDrops(context.Context, *pb.ListDropsRequest) (*pb.DropList, error) {
-	c := s.plane.Engine().Total()
+	return drops(s.plane.Engine().Total()), nil
+}
+
+func drops(c graph.Counters) *pb.DropList {
 	out := &pb.DropList{Account: &pb.Account{
-		Rx: c.Rx, Tx: c.Tx, Punt: c.Punt, Dropped: c.Dropped(), Held: c.Held, Made: map[string]uint64{}, Consumed: map[string]uint64{},
+		Rx: c.Rx, Tx: c.Tx, Punt: c.Punt, Dropped: c.Dropped(), Held: c.Held, MadeRefused: c.MadeRefused,
+		Made: map[string]uint64{}, Consumed: map[string]uint64{},
 	}}
 	for r, n := range c.Drops {
 		if n > 0 {
@@ -189,7 +198,7 @@ func (s *Server) ListDrops(context.Context, *pb.ListDropsRequest) (*pb.DropList,
 	for u, n := range c.Consumed {
 		out.Account.Consumed[graph.Use(u).String()] = n
 	}
-	return out, nil
+	return out
 }
 
 // ListWorkers tells how each worker spends its time.
@@ -197,10 +206,7 @@ func (s *Server) ListWorkers(context.Context, *pb.ListWorkersRequest) (*pb.Worke
 	out := &pb.WorkerList{}
 	cpus, pinErrors := s.plane.CPUs(), s.plane.Engine().PinErrors()
 	for i, w := range s.plane.Engine().Stats() {
-		one := &pb.WorkerList_Worker{
-			Id: uint32(i), Cpu: -1, Loops: w.Load.Loops, BusyLoops: w.Load.BusyLoops, Sleeps: w.Load.Sleeps,
-			Load: Ratio(w.Load), Packets: w.Counters.In(),
-		}
+		one := worker(i, w)
 		if i < len(cpus) {
 			one.Cpu = int32(cpus[i])
 		}
@@ -210,6 +216,14 @@ func (s *Server) ListWorkers(context.Context, *pb.ListWorkersRequest) (*pb.Worke
 		out.Workers = append(out.Workers, one)
 	}
 	return out, nil
+}
+
+// worker is what one counted; it may be on any CPU.
+func worker(id int, s graph.Stats) *pb.WorkerList_Worker {
+	return &pb.WorkerList_Worker{
+		Id: uint32(id), Cpu: -1, Loops: s.Load.Loops, BusyLoops: s.Load.BusyLoops, Sleeps: s.Load.Sleeps,
+		Load: Ratio(s.Load), Packets: s.Counters.In(),
+	}
 }
 
 // Ratio is the share of a worker's time that went into moving packets, 0 to 1.

@@ -54,7 +54,7 @@ type collector struct {
 	nodePackets, nodeCalls, nodeCost             *prometheus.Desc
 	portRx, portRxBytes, portTx, portTxBytes     *prometheus.Desc
 	portDrops, portUp, portMTU, portDriver       *prometheus.Desc
-	busy, sleeps, loops                          *prometheus.Desc
+	busy, sleeps, loops, busyLoops, madeRefused  *prometheus.Desc
 	frames, framesFree, routes, generation, info *prometheus.Desc
 	condition, fallbacks                         *prometheus.Desc
 }
@@ -70,6 +70,7 @@ func newCollector(p *plane.Plane, host string) *collector {
 		tx:          d("tx_packets_total", "Wire packets transmitted by all ports but the host port."),
 		punt:        d("punt_packets_total", "Wire packets handed to the node's own stack."),
 		made:        d("made_packets_total", "Packets made by the forwarder itself.", "kind"),
+		madeRefused: d("made_refused_packets_total", "Packets that the forwarder would have made but for their rate, or for want of a buffer or an address."),
 		consumed:    d("consumed_packets_total", "Packets that ended with the forwarder.", "use"),
 		held:        d("held_packets", "Packets that wait now, for a neighbour."),
 		drops:       d("drops_total", "Wire packets dropped, each counted once.", "reason"),
@@ -87,6 +88,7 @@ func newCollector(p *plane.Plane, host string) *collector {
 		busy:        d("worker_busy_ratio", "Share of a worker's time spent in passes that moved packets.", "worker"),
 		sleeps:      d("worker_sleeps_total", "Times a worker went to sleep.", "worker"),
 		loops:       d("worker_loops_total", "Passes of a worker.", "worker"),
+		busyLoops:   d("worker_busy_loops_total", "Passes of a worker that moved packets.", "worker"),
 		frames:      d("frames", "Packet buffers of 4 KiB."),
 		framesFree:  d("frames_free", "Packet buffers in no hand."),
 		routes:      d("routes", "Routes in force."),
@@ -103,14 +105,11 @@ func (c *collector) Describe(chan<- *prometheus.Desc) {}
 // Collect reads all counters.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	m := sink{out}
-	c.account(m)
-	c.nodes(m)
-	c.ports(m)
+	c.account(m, c.plane.Engine().Total())
+	c.nodes(m, c.plane.Engine().Graph().Nodes(), inspect.Nodes(c.plane.Engine()))
+	c.ports(m, c.plane.Ports())
 	for i, w := range c.plane.Engine().Stats() {
-		worker := strconv.Itoa(i)
-		m.gauge(c.busy, inspect.Ratio(w.Load), worker)
-		m.counter(c.sleeps, w.Load.Sleeps, worker)
-		m.counter(c.loops, w.Load.Loops, worker)
+		c.worker(m, i, w.Load)
 	}
 	frames, free := c.plane.Frames()
 	m.gauge(c.frames, float64(frames))
@@ -124,12 +123,12 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func (c *collector) account(m sink) {
-	t := c.plane.Engine().Total()
+func (c *collector) account(m sink, t graph.Counters) {
 	m.counter(c.rx, t.Rx)
 	m.counter(c.tx, t.Tx)
 	m.counter(c.punt, t.Punt)
 	m.gauge(c.held, float64(t.Held))
+	m.counter(c.madeRefused, t.MadeRefused)
 	for i, n := range t.Made {
 		m.counter(c.made, n, graph.Origin(i).String())
 	}
@@ -141,9 +140,9 @@ func (c *collector) account(m sink) {
 	}
 }
 
-func (c *collector) nodes(m sink) {
-	names := c.plane.Engine().Graph().Nodes()
-	for i, n := range inspect.Nodes(c.plane.Engine()) {
+// nodes takes the counters of nodes in the order of their names.
+func (c *collector) nodes(m sink, names []string, sums []graph.NodeCounters) {
+	for i, n := range sums {
 		m.counter(c.nodePackets, n.Packets, names[i])
 		m.counter(c.nodeCalls, n.Calls, names[i])
 		if n.SampledPackets > 0 {
@@ -152,8 +151,16 @@ func (c *collector) nodes(m sink) {
 	}
 }
 
-func (c *collector) ports(m sink) {
-	for _, p := range c.plane.Ports() {
+func (c *collector) worker(m sink, id int, l graph.Load) {
+	worker := strconv.Itoa(id)
+	m.gauge(c.busy, inspect.Ratio(l), worker)
+	m.counter(c.sleeps, l.Sleeps, worker)
+	m.counter(c.loops, l.Loops, worker)
+	m.counter(c.busyLoops, l.BusyLoops, worker)
+}
+
+func (c *collector) ports(m sink, states []plane.PortState) {
+	for _, p := range states {
 		m.counter(c.portRx, p.Counters.RxPackets, p.Name, p.Kind)
 		m.counter(c.portRxBytes, p.Counters.RxBytes, p.Name, p.Kind)
 		m.counter(c.portTx, p.Counters.TxPackets, p.Name, p.Kind)

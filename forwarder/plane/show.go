@@ -79,15 +79,11 @@ func (p *Plane) portState(e *portEntry) PortState {
 func (p *Plane) portCounters() []graph.PortCounters {
 	var out []graph.PortCounters
 	for _, w := range p.engine.Stats() {
-		for i, c := range w.Ports {
+		for i := range w.Ports {
 			if i == len(out) {
 				out = append(out, graph.PortCounters{})
 			}
-			out[i].RxPackets += c.RxPackets
-			out[i].RxBytes += c.RxBytes
-			out[i].TxPackets += c.TxPackets
-			out[i].TxBytes += c.TxBytes
-			out[i].TxDrops += c.TxDrops
+			out[i].Add(&w.Ports[i])
 		}
 	}
 	return out

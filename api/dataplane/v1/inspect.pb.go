@@ -731,6 +731,7 @@ type Account struct {
 	Held          uint64                 `protobuf:"varint,5,opt,name=held,proto3" json:"held,omitempty"`
 	Made          map[string]uint64      `protobuf:"bytes,6,rep,name=made,proto3" json:"made,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	Consumed      map[string]uint64      `protobuf:"bytes,7,rep,name=consumed,proto3" json:"consumed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	MadeRefused   uint64                 `protobuf:"varint,8,opt,name=made_refused,json=madeRefused,proto3" json:"made_refused,omitempty"` // would have been made but for a rate, or for want of a buffer or an address; in neither sum
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -812,6 +813,13 @@ func (x *Account) GetConsumed() map[string]uint64 {
 		return x.Consumed
 	}
 	return nil
+}
+
+func (x *Account) GetMadeRefused() uint64 {
+	if x != nil {
+		return x.MadeRefused
+	}
+	return 0
 }
 
 type WorkerList struct {
@@ -1690,7 +1698,7 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\aaccount\x18\x02 \x01(\v2\x1c.margay.dataplane.v1.AccountR\aaccount\x1a8\n" +
 	"\x04Drop\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
-	"\apackets\x18\x02 \x01(\x04R\apackets\"\xe5\x02\n" +
+	"\apackets\x18\x02 \x01(\x04R\apackets\"\x88\x03\n" +
 	"\aAccount\x12\x0e\n" +
 	"\x02rx\x18\x01 \x01(\x04R\x02rx\x12\x0e\n" +
 	"\x02tx\x18\x02 \x01(\x04R\x02tx\x12\x12\n" +
@@ -1698,7 +1706,8 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\adropped\x18\x04 \x01(\x04R\adropped\x12\x12\n" +
 	"\x04held\x18\x05 \x01(\x04R\x04held\x12:\n" +
 	"\x04made\x18\x06 \x03(\v2&.margay.dataplane.v1.Account.MadeEntryR\x04made\x12F\n" +
-	"\bconsumed\x18\a \x03(\v2*.margay.dataplane.v1.Account.ConsumedEntryR\bconsumed\x1a7\n" +
+	"\bconsumed\x18\a \x03(\v2*.margay.dataplane.v1.Account.ConsumedEntryR\bconsumed\x12!\n" +
+	"\fmade_refused\x18\b \x01(\x04R\vmadeRefused\x1a7\n" +
 	"\tMadeEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a;\n" +

@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"math/bits"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -68,6 +67,9 @@ type stop struct {
 	edges []uint16 // Edge ► stop
 	again []uint16 // Again ► stop at which packets held here go on
 	wait  list     // packets that wait for it
+	// usual is the edge that a whole vector took last, and then the stop it leads to.
+	usual Edge
+	then  int
 }
 
 func newWorker(e *Engine, id int) (*Worker, error) {
@@ -102,7 +104,9 @@ func (w *Worker) link() {
 		default:
 			n = s.New(w.id)
 		}
-		w.stops = append(w.stops, stop{n, w.graph.indexes(s.Edges), w.graph.indexes(s.Resumes), newList()})
+		at := stop{node: n, edges: w.graph.indexes(s.Edges), again: w.graph.indexes(s.Resumes)}
+		at.use(Drop)
+		w.stops = append(w.stops, at)
 		if _, ok := n.(Resumer); ok {
 			w.tick = append(w.tick, i)
 		}
@@ -263,7 +267,7 @@ func (w *Worker) clock() {
 // rewire puts another set of queues in force, between two passes.
 func (w *Worker) rewire(g *wiring) {
 	for len(w.tx) < len(g.tx) {
-		w.tx = append(w.tx, newList())
+		w.tx = append(w.tx, list{})
 	}
 	w.dirty = slices.Grow(w.dirty, len(w.tx))
 	w.stats.growPorts(len(g.tx))
@@ -282,98 +286,4 @@ func (w *Worker) resume() {
 		w.at = i
 		w.stops[i].node.(Resumer).Resume(w)
 	}
-}
-
-// waitingFor is the list of packets that wait for node i, which is due from now on.
-//
-//fastpath:hot
-func (w *Worker) waitingFor(i uint16) *list {
-	w.due |= 1 << (i & (maxNodes - 1))
-	return &w.stops[i].wait
-}
-
-// walk visits each node that is due in topological order, once.
-//
-//fastpath:hot
-func (w *Worker) walk() {
-	timed := w.stats.Load.BusyLoops%sampleEvery == 0
-	for w.due != 0 {
-		i := bits.TrailingZeros64(w.due) // the earliest in the order of the walk
-		w.due &^= 1 << i
-		if timed {
-			w.visitTimed(i)
-		} else {
-			w.visit(i)
-		}
-	}
-}
-
-func (w *Worker) visitTimed(i int) {
-	start := time.Now()
-	n := w.stops[i].wait.n
-	w.visit(i)
-	w.stats.Nodes[i].SampledNanos += uint64(time.Since(start))
-	w.stats.Nodes[i].SampledPackets += uint64(n)
-}
-
-// visit lets node i process all that wait for it and hands them on.
-//
-//fastpath:hot
-func (w *Worker) visit(i int) {
-	s, count := &w.stops[i], &w.stats.Nodes[i]
-	w.at = i
-	n := s.wait.n
-	count.Packets += uint64(n)
-	for from := 0; from < n; from += VectorMax {
-		count.Calls++
-		idx := s.wait.idx[from:min(from+VectorMax, n)]
-		next := w.next[:len(idx)]
-		w.vec.idx = idx
-		s.node.Process(w, &w.vec, next)
-		if len(s.edges) > 0 {
-			w.dispatch(s, idx, next)
-		}
-	}
-	s.wait.n = 0
-}
-
-// dispatch sends each packet to the node its edge leads to. Most vectors
-// leave whole by one edge, so runs of equal edges move at once, and all that
-// waited for s by changing places with the list that it would be copied to.
-//
-//fastpath:hot
-func (w *Worker) dispatch(s *stop, idx []uint16, next []Edge) {
-	for i := 0; i < len(next) && i < len(idx); {
-		e, from := next[i], i
-		if i = runEnd(next, i); int(e) >= len(s.edges) {
-			continue // Gone
-		}
-		to := w.waitingFor(s.edges[e])
-		if to.n == 0 && i-from == s.wait.n {
-			to.idx, s.wait.idx, to.n = s.wait.idx, to.idx, i
-			return
-		}
-		to.n += copy(to.idx[to.n:], idx[from:i])
-	}
-}
-
-// runEnd is where the edges that equal next[i] and stand together with it end,
-// found eight at a time.
-//
-//fastpath:hot
-func runEnd(next []Edge, i int) int {
-	const ones = 0x0101010101010101
-	e := next[i]
-	for ; i+8 <= len(next); i += 8 {
-		n := next[i : i+8] // which the compiler loads as one word
-		word := uint64(n[0]) | uint64(n[1])<<8 | uint64(n[2])<<16 | uint64(n[3])<<24 |
-			uint64(n[4])<<32 | uint64(n[5])<<40 | uint64(n[6])<<48 | uint64(n[7])<<56
-		if differ := word ^ uint64(e)*ones; differ != 0 {
-			return i + bits.TrailingZeros64(differ)/8
-		}
-	}
-	for i < len(next) && next[i] == e {
-		i++
-	}
-	return i
 }

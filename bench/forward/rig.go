@@ -61,6 +61,9 @@ func (r *rig) measure(ctx context.Context, s *harness.Session, v variant, d time
 	s.Say("%-50s %.1f ns", v, ours.Median)
 	report := func(peer string, theirs *harness.Estimate, why string) {
 		res := harness.New(v.String(), metric(), ours, peer, theirs, budget(v), why)
+		if least := share(v); least != 0 && peer == loop && theirs != nil {
+			res.WantRatio(least)
+		}
 		res.Allocs, res.Noise = &allocs, &turns.Noise
 		s.Report(res)
 	}

@@ -45,10 +45,12 @@ func (v *Vector) Index() []uint16 { return v.idx }
 // list is the packets that wait for a stop.
 type list struct {
 	n   int
-	idx [slots]uint16
+	idx *[slots]uint16
 	// Of packets that wait for a transmit queue, together.
 	bytes, segments uint64
 }
+
+func newList() list { return list{idx: new([slots]uint16)} }
 
 //fastpath:hot
 func (l *list) push(slot uint16) {

@@ -104,7 +104,7 @@ func (w *Worker) link() {
 		default:
 			n = s.New(w.id)
 		}
-		at := stop{node: n, edges: w.graph.indexes(s.Edges), again: w.graph.indexes(s.Resumes)}
+		at := stop{wait: newList(), node: n, edges: w.graph.indexes(s.Edges), again: w.graph.indexes(s.Resumes)}
 		at.use(Drop)
 		w.stops = append(w.stops, at)
 		if _, ok := n.(Resumer); ok {
@@ -267,7 +267,7 @@ func (w *Worker) clock() {
 // rewire puts another set of queues in force, between two passes.
 func (w *Worker) rewire(g *wiring) {
 	for len(w.tx) < len(g.tx) {
-		w.tx = append(w.tx, list{})
+		w.tx = append(w.tx, newList())
 	}
 	w.dirty = slices.Grow(w.dirty, len(w.tx))
 	w.stats.growPorts(len(g.tx))

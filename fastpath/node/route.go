@@ -79,6 +79,7 @@ func (n *route) lookUp(view fib.View, mem []byte, metas *graph.Slots, idx []uint
 //
 //fastpath:hot
 func (n *route) begin4(view fib.View, mem []byte, metas *graph.Slots, idx []uint16, place uint8, open int) (int, int) {
+	_ = metas[0] // not nil: asked once, not for each packet
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		if m.Flags&graph.IPv6 != 0 {
@@ -95,6 +96,7 @@ func (n *route) begin4(view fib.View, mem []byte, metas *graph.Slots, idx []uint
 //
 //fastpath:hot
 func (n *route) begin6(view fib.View, mem []byte, metas *graph.Slots, idx []uint16, place uint8, open int) (int, int) {
+	_ = metas[0] // not nil: asked once, not for each packet
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		if m.Flags&graph.IPv6 == 0 {
@@ -121,6 +123,7 @@ func (n *route) forward(view fib.View, st *State, metas *graph.Slots, idx []uint
 	var id fib.AdjacencyID
 	var out uint16
 	var limit uint32
+	_ = metas[0] // not nil: asked once, not for each packet
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		if m.InPort != in {

@@ -53,7 +53,7 @@ func (n *ethInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) 
 func addressed(st *State, mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int {
 	next = next[:len(idx)]
 	in, mac, peer := graph.NoPort, uint64(macMask), uint64(0) // packets of a vector often share a port
-	_ = metas[0] // not nil: asked once, not for each packet
+	_ = metas[0]                                              // not nil: asked once, not for each packet
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		if m.InPort != in {

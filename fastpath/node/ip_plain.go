@@ -68,7 +68,7 @@ func plain4(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 func plain6(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int {
 	next = next[:len(idx)]
 	const window = pkt.IPv6Size + 8 // up to where UDP and TCP differ
-	_ = metas[0] // not nil: asked once, not for each packet
+	_ = metas[0]                    // not nil: asked once, not for each packet
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		l3, flags := uint32(m.L3), m.Flags

@@ -56,7 +56,7 @@ func relabel(view fib.View, st *State, mem []byte, metas *graph.Slots, idx []uin
 	const window = pkt.EthernetSize + pkt.IPv4Size
 	next = next[:len(idx)]
 	last, a, out := uint32(0), (*fib.Adjacency)(nil), graph.NoPort // packets of a vector often share an adjacency
-	_ = metas[0] // not nil: asked once, not for each packet
+	_ = metas[0]                                                   // not nil: asked once, not for each packet
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		if m.Adjacency != last || a == nil {

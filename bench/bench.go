@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strings"
 
@@ -43,6 +44,7 @@ type bench struct {
 	filter string
 
 	forwarder string
+	profile   string // file for a CPU profile
 }
 
 // errRun is an error of running what was asked for, not of asking.
@@ -97,13 +99,34 @@ func (b *bench) list() *cobra.Command {
 func (b *bench) runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "run SCENARIO...", Short: "Run scenarios, \"all\" for all of them", Args: cobra.MinimumNArgs(1),
-		RunE: func(c *cobra.Command, names []string) error { return b.runScenarios(c.Context(), names) },
+		RunE: func(c *cobra.Command, names []string) error {
+			return b.profiled(func() error { return b.runScenarios(c.Context(), names) })
+		},
 	}
 	c.Flags().BoolVar(&b.quick, "quick", false, "end each scenario within 50 s, with fewer cases and windows")
 	c.Flags().StringVarP(&b.output, "output", "o", "table", "table, or json: one object a line, as soon as it is there")
 	c.Flags().StringVar(&b.filter, "filter", "", "run only cases of which SCENARIO/CASE contains this")
 	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for pods-tcp and idle")
+	c.Flags().StringVar(&b.profile, "cpuprofile", "", "write a CPU profile of this process to a file, for go tool pprof; choose one case by --filter")
 	return c
+}
+
+// profiled runs f and writes a profile of it, if one is asked for.
+func (b *bench) profiled(f func() error) error {
+	if b.profile == "" {
+		return f()
+	}
+	file, err := os.Create(b.profile)
+	if err != nil {
+		return fmt.Errorf("make the CPU profile: %w", err)
+	}
+	defer file.Close()
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return errRun{fmt.Errorf("start the CPU profile: %w", err)}
+	}
+	err = f()
+	pprof.StopCPUProfile()
+	return err
 }
 
 // besides is the path of a program in the folder of this one.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -27,6 +29,7 @@ func fakes() []harness.Scenario {
 }
 
 func TestCommandLine(t *testing.T) {
+	dir := t.TempDir()
 	tests := map[string]struct {
 		args   string
 		status int
@@ -45,6 +48,8 @@ func TestCommandLine(t *testing.T) {
 		"no name":                     {"run", statusUsage, "", "requires at least 1 arg", 0},
 		"an output that is not known": {"run fine -o xml", statusUsage, "", `output is "xml", want table or json`, 0},
 		"a flag that is not known":    {"run fine --slow", statusUsage, "", "unknown flag: --slow", 0},
+		"a profile":                   {"run fine --cpuprofile " + filepath.Join(dir, "cpu"), statusDone, "fine/a/x=1", "", 4},
+		"a profile to no place":       {"run fine --cpuprofile " + filepath.Join(dir, "no", "cpu"), statusUsage, "", "make the CPU profile: open", 0},
 		"its version":                 {"--version", statusDone, "margay-bench ", "", 1},
 	}
 	for name, tt := range tests {
@@ -68,6 +73,9 @@ func TestCommandLine(t *testing.T) {
 				}
 			}
 		})
+	}
+	if st, err := os.Stat(filepath.Join(dir, "cpu")); err != nil || st.Size() == 0 {
+		t.Errorf("the profile: %v, %v; want something in it", st, err)
 	}
 }
 

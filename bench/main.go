@@ -1,7 +1,7 @@
 // Margay-bench measures this project against its peers in one run.
 //
 //	margay-bench list
-//	margay-bench run SCENARIO... [--quick] [-o table|json] [--filter SUBSTR]
+//	margay-bench run SCENARIO... [--quick] [-o table|json] [--filter SUBSTR] [--cpuprofile FILE]
 //
 // Results go to standard output, progress to standard error. Exit status: 0 all
 // was run (whether or not it keeps to its budget), 1 something could not be, 2

@@ -48,7 +48,7 @@ var meanings = map[string]string{
 	"too-big":          "over the MTU and may not be fragmented",
 	"loop":             "would go back to the endpoint it came from",
 	"unresolved":       "the neighbour did not answer",
-	"hold-full":        "too many packets wait for a neighbour",
+	"hold-full":        "too many packets wait for a neighbour, or too many neighbours are waited for",
 	"no-host-port":     "for the node itself, and there is no host port",
 	"echo-invalid":     "ping to us that cannot be answered",
 	"tx-no-port":       "the port to leave by was removed",

@@ -197,7 +197,7 @@ func (e *Engine) AddPort(ctx context.Context, p Port) error {
 
 // RemovePort takes port index from the workers. When it returns none of them
 // touches its queues any more, and the caller may close them. It stops waiting
-// when ctx ends; then the queues may still be in use.
+// when ctx ends; then the queues may still be in use, until a Quiesce succeeds.
 func (e *Engine) RemovePort(ctx context.Context, index uint16) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -206,10 +206,8 @@ func (e *Engine) RemovePort(ctx context.Context, index uint16) error {
 		return fmt.Errorf("remove port %d: there is none", index)
 	}
 	delete(e.ports, index)
-	err := e.rewire(ctx)
-	if err == nil {
-		err = e.drain(ctx)
-	}
+	e.publish()
+	err := e.settle(ctx)
 	e.forget(p, len(p.Queues))
 	return err
 }
@@ -304,13 +302,22 @@ func (e *Engine) bindTx(w *Worker, p *Port) txBinding {
 }
 
 // Quiesce waits until every worker has moved past all that was published
-// before the call: each has since begun a new pass, or sleeps.
+// before the call, and so have the packets on their way between workers.
 func (e *Engine) Quiesce(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.quiesce(ctx)
+	return e.settle(ctx)
 }
 
+// settle waits as Quiesce does.
+func (e *Engine) settle(ctx context.Context) error {
+	if err := e.quiesce(ctx); err != nil {
+		return err
+	}
+	return e.drain(ctx)
+}
+
+// quiesce waits until each worker has begun a new pass, or sleeps.
 func (e *Engine) quiesce(ctx context.Context) error {
 	if !e.running {
 		return nil

@@ -281,11 +281,20 @@ func TestPacketsForARemovedPortAreNotSentByTheNext(t *testing.T) {
 	addPort(t, e, sink, &loopQueue{}, &loopQueue{})
 	addPort(t, e, changing, &loopQueue{})
 	e.Start()
-	for range 10 {
+	late, cancel := context.WithCancel(context.Background())
+	cancel()
+	for i := range 10 {
 		target.Store(1<<16 | changing)
 		time.Sleep(5 * time.Millisecond) // worker 1 fills the ring to worker 0
 		target.Store(sink)
-		if err := e.RemovePort(context.Background(), changing); err != nil {
+		ctx := context.Background()
+		if i%2 == 1 {
+			ctx = late
+		}
+		if err := e.RemovePort(ctx, changing); err != nil && i%2 == 0 {
+			t.Fatal(err)
+		}
+		if err := e.Quiesce(context.Background()); err != nil { // which RemovePort could not wait for
 			t.Fatal(err)
 		}
 		next := &stamped{}

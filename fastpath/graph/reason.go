@@ -45,7 +45,7 @@ const (
 	TooBig        // exceeds the MTU and may not be fragmented
 	Loop          // would leave by the port of an endpoint it came in by
 	Unresolved    // neighbour did not answer in time
-	HoldFull      // too many packets wait for a neighbour
+	HoldFull      // too many packets wait for a neighbour, or too many neighbours are waited for
 	NoHostPort    // for the node itself, and there is no host port
 
 	// Packets of our own.

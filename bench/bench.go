@@ -31,7 +31,7 @@ const (
 
 // scenarios are all there are.
 func scenarios() []harness.Scenario {
-	return []harness.Scenario{forward.Scenario(), lookup.Scenario(), pods.Scenario(), idle.Scenario()}
+	return []harness.Scenario{forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), idle.Scenario()}
 }
 
 // bench is one run of the program.

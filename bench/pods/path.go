@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"margay.dev/margay/bench/stage"
@@ -22,30 +23,46 @@ type path struct {
 	close func()
 }
 
-const topology = `
-pools: [10.78.0.0/16]
-nodes: [{name: near}]
-pods:
-  - {name: a, node: near, addresses: [10.78.0.10]}
-  - {name: b, node: near, addresses: [10.78.0.11]}
-`
-
 // oursPath is a forwarder, the real process, between two pods.
 func oursPath(ctx context.Context, forwarder string) (*path, error) {
-	l, err := stage.Raise(ctx, "tcp", topology, forwarder)
+	all, err := oursPairs(ctx, forwarder, 1, 1)
 	if err != nil {
 		return nil, err
 	}
-	p := &path{addr: netip.MustParseAddr("10.78.0.11"), close: func() { _ = l.Down() }} // a later run clears what is left
-	p.cpu = func() (time.Duration, error) { return stage.CPU(l.PID("near")) }
-	if p.client, err = l.Namespace("a"); err == nil {
-		p.server, err = l.Namespace("b")
+	return all[0], nil
+}
+
+// topology is a node with pairs of pods, which talk by so many workers.
+func topology(pairs, workers int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "pools: [10.78.0.0/16]\nnodes: [{name: near, workers: %d}]\npods:\n", workers)
+	for i := range pairs {
+		fmt.Fprintf(&b, "  - {name: a%d, node: near, addresses: [10.78.1.%d]}\n", i, i+1)
+		fmt.Fprintf(&b, "  - {name: b%d, node: near, addresses: [10.78.2.%d]}\n", i, i+1)
 	}
+	return b.String()
+}
+
+// oursPairs is one forwarder between pairs of pods. Closing one path closes all.
+func oursPairs(ctx context.Context, forwarder string, pairs, workers int) (all []*path, err error) {
+	l, err := stage.Raise(ctx, "tcp", topology(pairs, workers), forwarder)
 	if err != nil {
-		p.close()
 		return nil, err
 	}
-	return p, nil
+	down := func() { _ = l.Down() } // a later run clears what is left
+	for i := range pairs {
+		p := &path{addr: netip.AddrFrom4([4]byte{10, 78, 2, byte(i + 1)}), close: down}
+		p.cpu = func() (time.Duration, error) { return stage.CPU(l.PID("near")) }
+		if p.client, err = l.Namespace(fmt.Sprintf("a%d", i)); err == nil {
+			p.server, err = l.Namespace(fmt.Sprintf("b%d", i))
+		}
+		if err != nil {
+			down()
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
 }
 
 // pumpPath is two TUN devices and nothing between them.
@@ -75,36 +92,47 @@ func pumpPath() (_ *path, err error) {
 }
 
 // kernelPath is two veth pairs and a namespace that routes between them.
-func kernelPath() (_ *path, err error) {
+func kernelPath() (*path, error) {
+	all, err := kernelPairs(1)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// kernelPairs is a namespace that routes between pairs of others, at the ends of
+// veth pairs. Closing one path closes all.
+func kernelPairs(pairs int) (all []*path, err error) {
 	var s spaces
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	if err := s.make(3); err != nil {
+	if err := s.make(2*pairs + 1); err != nil {
 		return nil, err
 	}
-	node, err := hostnet.NewHost(s[2])
+	router := s[2*pairs]
+	node, err := hostnet.NewHost(router)
 	if err != nil {
 		return nil, err
 	}
 	defer node.Close()
-	for i, name := range []string{"a", "b"} {
-		if err := node.AddVeth(hostnet.VethConfig{Name: name, Peer: device, PeerNS: s[i]}); err != nil {
+	for i, ns := range s[:2*pairs] {
+		name := fmt.Sprintf("pod%d", i)
+		if err := node.AddVeth(hostnet.VethConfig{Name: name, Peer: device, PeerNS: ns}); err != nil {
 			return nil, err
 		}
-		net := 1 + i
-		err := errors.Join(settle(s[2], name, fmt.Sprintf("10.9.%d.1/24", net), ""),
-			settle(s[i], device, fmt.Sprintf("10.9.%d.2/24", net), fmt.Sprintf("10.9.%d.1", net)))
+		err := errors.Join(settle(router, name, fmt.Sprintf("10.9.%d.1/24", i), ""),
+			settle(ns, device, fmt.Sprintf("10.9.%d.2/24", i), fmt.Sprintf("10.9.%d.1", i)))
 		if err != nil {
 			return nil, err
 		}
 	}
-	if err := s[2].SetSysctl("net.ipv4.ip_forward", "1"); err != nil {
-		return nil, err
+	for i := range pairs {
+		all = append(all, &path{client: s[2*i], server: s[2*i+1], addr: netip.AddrFrom4([4]byte{10, 9, byte(2*i + 1), 2}), close: s.close})
 	}
-	return &path{client: s[0], server: s[1], addr: netip.MustParseAddr("10.9.2.2"), close: s.close}, nil
+	return all, router.SetSysctl("net.ipv4.ip_forward", "1")
 }
 
 // spaces are namespaces that go when they are closed, and with this process.

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,5 +139,25 @@ func TestEnoughRunsAreUndisturbedOnes(t *testing.T) {
 				t.Errorf("enough is %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestPairsTalkAtOnce(t *testing.T) {
+	var got []harness.Result
+	o := harness.Options{Quick: true, Filter: "workers=1", Log: io.Discard, Forwarder: forwarder(t)}
+	o.Out = func(r harness.Result) error { got = append(got, r); return nil }
+	if err := harness.Run(t.Context(), o, Scaling()); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || got[0].Ours == nil || *got[0].Ours <= 0 || got[0].PeerValue == nil || *got[0].PeerValue <= 0 {
+		t.Errorf("results: %+v, want one with both sides", got)
+	}
+}
+
+func TestSizesOfScaling(t *testing.T) {
+	for cores, want := range map[int][]int{1: {2, 1}, 2: {2, 1}, 4: {2, 1, 2}, 8: {3, 1, 2, 4}, 16: {6, 1, 2, 4, 8}, 64: {8, 1, 2, 4, 8, 16, 32}} {
+		if got := append([]int{pairsFor(cores)}, workersFor(cores)...); !slices.Equal(got, want) {
+			t.Errorf("%d cores: pairs and workers %v, want %v", cores, got, want)
+		}
 	}
 }

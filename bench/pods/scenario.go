@@ -167,7 +167,7 @@ func report(s *harness.Session, all []*contestant, streams int) {
 				}
 			}
 		}
-		rate := harness.New(caseName(streams), harness.Metric{Name: "gbit_per_s", Unit: "Gbit/s", More: true},
+		rate := harness.New(caseName(streams), rateMetric(),
 			rates.Sides[0], c.name, rates.Sides[i+1], 0, why)
 		rate.Noise = &rates.Noise
 		if streams == 1 {

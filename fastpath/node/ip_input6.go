@@ -33,7 +33,7 @@ func input6(m *graph.Meta, p []byte) graph.Edge {
 	if r := addresses6(h); r != graph.NoReason {
 		return notForwarded6(m, p, r)
 	}
-	if isExtension(m.Proto) {
+	if pkt.IsExtension(m.Proto) {
 		return extensions6(m, p[:min(uint32(len(p)), total)], total)
 	}
 	if total-pkt.IPv6Size < uint32(pkt.MinTransport[m.Proto]) {
@@ -89,22 +89,13 @@ func notForwarded6(m *graph.Meta, p []byte, r graph.Reason) graph.Edge {
 	return dropped(m, r)
 }
 
-//fastpath:hot
-func isExtension(proto uint8) bool {
-	switch proto {
-	case pkt.ProtoHopByHop, pkt.ProtoRouting, pkt.ProtoFragment, pkt.ProtoAH, pkt.ProtoDestOpts:
-		return true
-	}
-	return false
-}
-
 // extensions6 walks the extension headers to the transport header, which must
 // lie in the first buffer (RFC 7112). p ends where the packet does.
 func extensions6(m *graph.Meta, p []byte, total uint32) graph.Edge {
 	m.Flags |= graph.Options
 	at, proto := pkt.IPv6Size, m.Proto
-	for n := 0; isExtension(proto); n++ {
-		size := extensionSize(p, at, proto)
+	for n := 0; pkt.IsExtension(proto); n++ {
+		size := pkt.ExtensionSize(p[at:], proto)
 		switch {
 		case n == maxExtHeaders, size == 0, at+size > len(p),
 			proto == pkt.ProtoHopByHop && n > 0,                       // it comes first or not at all (RFC 8200 section 4.1)
@@ -134,21 +125,6 @@ func extensions6(m *graph.Meta, p []byte, total uint32) graph.Edge {
 		return dropped(m, graph.NDInvalid) // behind extension headers or fragmented: RFC 6980
 	}
 	return ipRoute
-}
-
-// extensionSize is the length in bytes of the extension header at at, 0 if it
-// is cut short.
-func extensionSize(p []byte, at int, proto uint8) int {
-	if at+8 > len(p) {
-		return 0
-	}
-	switch proto {
-	case pkt.ProtoFragment:
-		return 8
-	case pkt.ProtoAH:
-		return (int(p[at+1]) + 2) * 4
-	}
-	return (int(p[at+1]) + 1) * 8
 }
 
 // fragment6 checks a fragment header (RFC 8200 section 4.5). It is done when

@@ -77,3 +77,33 @@ func AddressBytes(b []byte, ipv6 bool) []byte {
 	}
 	return b[12:20]
 }
+
+// IsExtension reports whether an IPv6 next header value is that of an extension
+// header behind which the chain goes on (RFC 8200 section 4, RFC 4302).
+//
+//fastpath:hot
+func IsExtension(proto uint8) bool {
+	switch proto {
+	case ProtoHopByHop, ProtoRouting, ProtoFragment, ProtoAH, ProtoDestOpts:
+		return true
+	}
+	return false
+}
+
+// ExtensionSize is the length in bytes of the extension header of kind proto at
+// the front of b, as it says itself, which may be more than is there; 0 if not
+// even that can be read.
+//
+//fastpath:hot
+func ExtensionSize(b []byte, proto uint8) int {
+	if len(b) < 8 {
+		return 0
+	}
+	switch proto {
+	case ProtoFragment:
+		return 8
+	case ProtoAH:
+		return (int(b[1]) + 2) * 4
+	}
+	return (int(b[1]) + 1) * 8
+}

@@ -23,7 +23,7 @@ LDFLAGS := -X $(INTO).version=$(VERSION) -X $(INTO).commit=$(COMMIT)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 # Packages that are not bound to Linux, as they come to stand.
-PORTABLE := $(patsubst %,./%/...,$(wildcard internal/version internal/pkt fastpath/fib api))
+PORTABLE := $(patsubst %,./%/...,$(wildcard internal/version internal/pkt fastpath/fib fastpath/filter api))
 
 STAMP := .cache/deps.stamp
 

@@ -46,7 +46,11 @@ func oracle(n *node, k *Key) bool {
 		}
 		return false
 	}
-	words := strings.Fields(n.String())
+	return answer(n, strings.Fields(n.String()), k)
+}
+
+// answer is what a packet says to a term, by its words.
+func answer(n *node, words []string, k *Key) bool {
 	src, dst := words[0] != "dst", words[0] != "src"
 	if !src || !dst {
 		words = words[1:]
@@ -124,7 +128,7 @@ var questions = []string{
 	"net 2001:db8::/33", "src net 2001:db8:1::/48", "dst net fd00::/8", "net 2001:db8::/127",
 	"port 53", "src port 53", "dst port 53", "port 8000-8079", "src port 400-500", "dst port 0-65535",
 	"tcp", "udp", "icmp", "icmp6", "proto sctp", "proto 47", "proto 50", "ip", "ip6", "arp",
-	"icmp type 8", "icmp type 3 code 4", "icmp type 3 code 1", "icmp6 type 128", "icmp6 type 1 code 4", "icmp6 type 1 code 0",
+	"icmp type 0", "icmp type 8", "icmp type 3 code 4", "icmp type 3 code 1", "icmp6 type 128", "icmp6 type 1 code 4", "icmp6 type 1 code 0",
 	"vlan 10", "vlan 20", "on eth0", "on pod-1", "to eth1", `to "a b"`, "frag", "less 80", "greater 100",
 }
 

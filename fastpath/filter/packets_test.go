@@ -128,6 +128,7 @@ func samples() []sample {
 		{"v6 hop-by-hop first part", frame(ip(near6, far6, 0, ext(pkt.ProtoFragment, partHeader(pkt.ProtoUDP, 0, true, ported(4000, 53)))))},
 		{"v6 hop-by-hop later part", frame(ip(near6, far6, 0, ext(pkt.ProtoFragment, partHeader(pkt.ProtoUDP, 8, true, ported(4000, 53)))))},
 		{"v6 eight extensions", frame(ip(near6, far6, pkt.ProtoDestOpts, exts(8, pkt.ProtoUDP, ported(4000, 53))))},
+		{"v4 echo reply", frame(ip(far4, near4, pkt.ProtoICMP, icmp(0, 0)))},
 		{"v4 unreachable host", frame(ip(far4, near4, pkt.ProtoICMP, icmp(3, 1)))},
 		{"v6 unreachable network", frame(ip(far6, near6, pkt.ProtoICMPv6, icmp(1, 0)))},
 		{"v6 no next header", frame(ip(near6, far6, pkt.ProtoNone, make([]byte, 40)))},

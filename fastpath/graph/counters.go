@@ -122,6 +122,7 @@ func (p *published) store(s *Stats) {
 		return // a reader copies just now; the next turn will do
 	}
 	p.stats.Counters, p.stats.Load = s.Counters, s.Load
+	p.stats.growPorts(len(s.Ports))
 	copy(p.stats.Nodes, s.Nodes)
 	copy(p.stats.Ports, s.Ports)
 	p.mu.Unlock()
@@ -139,10 +140,4 @@ func (s *Stats) growPorts(n int) {
 	for len(s.Ports) < n {
 		s.Ports = append(s.Ports, PortCounters{})
 	}
-}
-
-func (p *published) growPorts(n int) {
-	p.mu.Lock()
-	p.stats.growPorts(n)
-	p.mu.Unlock()
 }

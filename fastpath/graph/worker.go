@@ -1,8 +1,11 @@
 package graph
 
 import (
+	"context"
 	"runtime"
+	"runtime/pprof"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -193,8 +196,10 @@ func (w *Worker) Abandon(m *Meta, r Reason) {
 	w.Free(m)
 }
 
-// run is the worker's life: passes while there are packets, then sleep.
+// run is the worker's life: passes while there are packets, then sleep. Profiles
+// have its number as the label "worker".
 func (w *Worker) run() {
+	pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("worker", strconv.Itoa(w.id))))
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := pin(w.cpu); err != nil {
@@ -271,7 +276,6 @@ func (w *Worker) rewire(g *wiring) {
 	}
 	w.dirty = slices.Grow(w.dirty, len(w.tx))
 	w.stats.growPorts(len(g.tx))
-	w.pub.growPorts(len(g.tx))
 	w.wired = g
 }
 

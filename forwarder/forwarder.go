@@ -257,9 +257,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	rpc := grpc.NewServer(grpc.MaxRecvMsgSize(session.MaxMessage), grpc.MaxConcurrentStreams(64))
 	pb.RegisterDataplaneServer(rpc, d.session)
-	pb.RegisterInspectServer(rpc, inspect.NewServer(d.plane, inspect.Facts{
-		BootID: d.bootID, Started: d.started, Connected: d.session.Connected, Restored: d.restored, Diagnose: d.diagnose,
-	}))
+	pb.RegisterInspectServer(rpc, inspect.NewServer(d.plane, d.facts()))
 	web, err := d.serveHTTP(cancel)
 	if err != nil {
 		return errors.Join(err, l.Close(), d.close())
@@ -299,6 +297,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return cause
 }
 
+// facts is what inspection and metrics cannot ask the plane.
+func (d *Daemon) facts() inspect.Facts {
+	return inspect.Facts{
+		BootID: d.bootID, Started: d.started, Connected: d.session.Connected, Restored: d.restored, Diagnose: d.diagnose,
+	}
+}
+
 func (d *Daemon) serveHTTP(failed context.CancelCauseFunc) (*http.Server, error) {
 	if d.cfg.Metrics == "" {
 		return nil, nil
@@ -308,7 +313,7 @@ func (d *Daemon) serveHTTP(failed context.CancelCauseFunc) (*http.Server, error)
 		return nil, fmt.Errorf("listen for metrics: %w", err)
 	}
 	web := &http.Server{
-		Handler: metrics.Handler(d.plane, d.cfg.Node, d.healthy, d.isReady), ReadHeaderTimeout: 10 * time.Second,
+		Handler: metrics.Handler(d.plane, d.facts(), d.cfg.Node, d.healthy, d.isReady), ReadHeaderTimeout: 10 * time.Second,
 	}
 	go func() {
 		if err := web.Serve(l); !errors.Is(err, http.ErrServerClosed) {

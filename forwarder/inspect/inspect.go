@@ -58,14 +58,16 @@ func (s *Server) GetStatus(context.Context, *pb.StatusRequest) (*pb.Status, erro
 // ListNodes tells what each stop of the graph did, all workers together.
 func (s *Server) ListNodes(context.Context, *pb.ListNodesRequest) (*pb.NodeList, error) {
 	out := &pb.NodeList{}
-	for i, n := range Nodes(s.plane.Engine()) {
+	for i, n := range Nodes(s.plane.Engine().Stats()) {
 		out.Nodes = append(out.Nodes, node(s.plane.Engine().Graph().Nodes()[i], n))
 	}
 	return out, nil
 }
 
 func node(name string, n graph.NodeCounters) *pb.NodeList_Node {
-	out := &pb.NodeList_Node{Name: name, Calls: n.Calls, Packets: n.Packets}
+	out := &pb.NodeList_Node{
+		Name: name, Calls: n.Calls, Packets: n.Packets, SampledPackets: n.SampledPackets, SampledNanos: n.SampledNanos,
+	}
 	if n.Calls > 0 {
 		out.VectorsPerCall = float64(n.Packets) / float64(n.Calls)
 	}
@@ -76,9 +78,9 @@ func node(name string, n graph.NodeCounters) *pb.NodeList_Node {
 }
 
 // Nodes sums the counters of all workers by node, in the order of the walk.
-func Nodes(e *graph.Engine) []graph.NodeCounters {
-	out := make([]graph.NodeCounters, len(e.Graph().Nodes()))
-	for _, w := range e.Stats() {
+func Nodes(workers []graph.Stats) []graph.NodeCounters {
+	out := make([]graph.NodeCounters, len(workers[0].Nodes))
+	for _, w := range workers {
 		for i := range w.Nodes {
 			out[i].Add(&w.Nodes[i])
 		}
@@ -222,7 +224,7 @@ func (s *Server) ListWorkers(context.Context, *pb.ListWorkersRequest) (*pb.Worke
 func worker(id int, s graph.Stats) *pb.WorkerList_Worker {
 	return &pb.WorkerList_Worker{
 		Id: uint32(id), Cpu: -1, Loops: s.Load.Loops, BusyLoops: s.Load.BusyLoops, Sleeps: s.Load.Sleeps,
-		Load: Ratio(s.Load), Packets: s.Counters.In(),
+		Load: Ratio(s.Load), Packets: s.Counters.In(), BusyNanos: s.Load.BusyNanos, ElapsedNanos: s.Load.Elapsed,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -55,6 +56,11 @@ func scrape(t *testing.T, c prometheus.Collector) page {
 	return p
 }
 
+// facts are those of a forwarder with a client.
+func facts() inspect.Facts {
+	return inspect.Facts{Started: time.Unix(1e9, 0), Connected: func() (now, ever bool) { return true, true }}
+}
+
 // fed collects what it is given, as the collector does what the engine counted.
 type fed struct {
 	*collector
@@ -66,7 +72,7 @@ func (f fed) Collect(out chan<- prometheus.Metric) {
 	f.account(m, f.stats.Counters)
 	f.nodes(m, []string{"route"}, f.stats.Nodes)
 	f.ports(m, []plane.PortState{{Name: "a", Kind: "tun", Counters: f.stats.Ports[0]}})
-	f.worker(m, 3, f.stats.Load)
+	f.worker(m, 3, f.stats)
 }
 
 // exposed is the metric of each counter, by its path in graph.Stats.
@@ -75,12 +81,12 @@ func exposed() map[string]string {
 		"Counters.Rx": "margay_rx_packets_total", "Counters.Tx": "margay_tx_packets_total", "Counters.Punt": "margay_punt_packets_total",
 		"Counters.Held": "margay_held_packets", "Counters.MadeRefused": "margay_made_refused_packets_total",
 		"Nodes[0].Calls": `margay_node_vectors_total{node="route"}`, "Nodes[0].Packets": `margay_node_packets_total{node="route"}`,
-		"Nodes[0].SampledNanos": `margay_node_packet_seconds{node="route"}`, "Nodes[0].SampledPackets": `margay_node_packet_seconds{node="route"}`,
+		"Nodes[0].SampledNanos": `margay_node_sampled_seconds_total{node="route"}`, "Nodes[0].SampledPackets": `margay_node_sampled_packets_total{node="route"}`,
 		"Ports[0].RxPackets": `margay_port_rx_packets_total{kind="tun",port="a"}`, "Ports[0].RxBytes": `margay_port_rx_bytes_total{kind="tun",port="a"}`,
 		"Ports[0].TxPackets": `margay_port_tx_packets_total{kind="tun",port="a"}`, "Ports[0].TxBytes": `margay_port_tx_bytes_total{kind="tun",port="a"}`,
 		"Ports[0].TxDrops": `margay_port_tx_drops_total{kind="tun",port="a"}`,
 		"Load.Loops":       `margay_worker_loops_total{worker="3"}`, "Load.BusyLoops": `margay_worker_busy_loops_total{worker="3"}`,
-		"Load.Sleeps": `margay_worker_sleeps_total{worker="3"}`, "Load.BusyNanos": `margay_worker_busy_ratio{worker="3"}`, "Load.Elapsed": `margay_worker_busy_ratio{worker="3"}`,
+		"Load.Sleeps": `margay_worker_sleeps_total{worker="3"}`, "Load.BusyNanos": `margay_worker_busy_seconds_total{worker="3"}`, "Load.Elapsed": `margay_worker_seconds_total{worker="3"}`,
 	}
 	for o := range graph.Origins {
 		out[fmt.Sprintf("Counters.Made[%d]", o)] = fmt.Sprintf("margay_made_packets_total{kind=%q}", graph.Origin(o))
@@ -99,16 +105,12 @@ func exposed() map[string]string {
 func TestEveryCounterIsExposed(t *testing.T) {
 	s := graph.Stats{Nodes: make([]graph.NodeCounters, 1), Ports: make([]graph.PortCounters, 1)}
 	counted, names := graphtest.Number(&s), exposed()
-	got := scrape(t, fed{newCollector(nil, "host"), s})
-	quotients := map[string]float64{ // what is exposed as such, in seconds and as a share
-		`margay_node_packet_seconds{node="route"}`: float64(s.Nodes[0].SampledNanos) / float64(s.Nodes[0].SampledPackets) / 1e9,
-		`margay_worker_busy_ratio{worker="3"}`:     float64(s.Load.BusyNanos) / float64(s.Load.Elapsed),
-	}
+	got := scrape(t, fed{newCollector(nil, facts(), "host"), s})
 	for path, n := range counted {
 		name := names[path]
-		want, quotient := quotients[name]
-		if !quotient {
-			want = float64(n)
+		want := float64(n)
+		if strings.Contains(name, "_seconds_") { // the engine counts nanoseconds
+			want /= 1e9
 		}
 		switch v, ok := got.values[name]; {
 		case name == "":
@@ -124,13 +126,23 @@ func TestEveryCounterIsExposed(t *testing.T) {
 			t.Errorf("%s is looked for, and the engine counts no such thing", path)
 		}
 	}
+	for name, want := range map[string]float64{
+		`margay_node_packet_seconds{node="route"}`: float64(s.Nodes[0].SampledNanos) / float64(s.Nodes[0].SampledPackets) / 1e9,
+		`margay_worker_busy_ratio{worker="3"}`:     float64(s.Load.BusyNanos) / float64(s.Load.Elapsed),
+		`margay_worker_packets_total{worker="3"}`:  float64(s.Counters.In()),
+		`margay_account_imbalance_packets`:         float64(s.Counters.In()) - float64(s.Counters.Out()),
+	} {
+		if v, ok := got.values[name]; !ok || math.Abs(v-want) > math.Abs(want)*1e-9 {
+			t.Errorf("%s is %v (there: %v), want %v", name, v, ok, want)
+		}
+	}
 }
 
 // TestUnitsAreInTheNames holds names to what Prometheus users go by: a running
 // total ends with _total and is a counter, nothing else does or is.
 func TestUnitsAreInTheNames(t *testing.T) {
 	b := planetest.New(t, plane.Config{Workers: 1})
-	got := scrape(t, newCollector(b.Plane, "host"))
+	got := scrape(t, newCollector(b.Plane, facts(), "host"))
 	if len(got.types) < 15 {
 		t.Fatalf("only %d metrics: %v", len(got.types), got.types)
 	}
@@ -182,7 +194,7 @@ func TestTrafficIsToldAlike(t *testing.T) {
 // alike wants metrics and inspection of a dataplane at rest to say the same.
 func alike(t *testing.T, b *planetest.Bench, want map[string]float64) {
 	t.Helper()
-	scraped, inspected := scrape(t, newCollector(b.Plane, "host")).values, inspected(t, b.Plane)
+	scraped, inspected := scrape(t, newCollector(b.Plane, facts(), "host")).values, inspected(t, b.Plane)
 	for name, n := range want {
 		if v, ok := scraped[name]; !ok || v != n {
 			t.Errorf("metrics: %s is %v (there: %v), want %v", name, v, ok, n)
@@ -225,4 +237,39 @@ func inspected(t *testing.T, p *plane.Plane) map[string]float64 {
 		}
 	}
 	return out
+}
+
+// TestStateIsTold wants what is in force, since when and by whose word.
+func TestStateIsTold(t *testing.T) {
+	clock := time.Unix(2e9, 5e8)
+	b := planetest.New(t, plane.Config{Workers: 1, CPUs: []int{100_000}, Now: func() time.Time { return clock }})
+	c := newCollector(b.Plane, facts(), "host")
+	before := scrape(t, c).values
+	if at, ok := before["margay_generation_timestamp_seconds"]; ok {
+		t.Errorf("a state is said to be in force since %v, and there is none", at)
+	}
+	xsk := &pb.Port{Name: "p", Kind: &pb.Port_Xsk{Xsk: &pb.XskPort{Takeover: true}}}
+	b.Snapshot(&pb.Chunk{Ports: []*pb.Port{xsk}, Endpoints: []*pb.Endpoint{{
+		Id: "e", Port: "p", Addresses: []string{"10.1.0.1", "fd00::1"}, Policy: pb.Endpoint_POLICY_OFF,
+	}}})
+	b.Note("port/x", plane.ReasonDeviceMissing, "there is no x")
+	var got map[string]float64
+	hostnettest.Eventually(t, "the worker is told to be off its CPU", func() bool {
+		got = scrape(t, c).values
+		return got[`margay_worker_off_cpu{worker="0"}`] == 1
+	})
+	for name, want := range map[string]float64{
+		"margay_generation": 1, "margay_generation_timestamp_seconds": 2000000000.5, "margay_start_time_seconds": 1e9, "margay_routes": 2,
+		`margay_neighbors{state="incomplete"}`: 2, `margay_neighbors{state="failed"}`: 0, "margay_client_connected": 1, "margay_restored": 0,
+		"margay_contract_version": pb.Version, `margay_worker_cpu{worker="0"}`: 100_000, `margay_port_queues{kind="xsk",port="p"}`: 1,
+		"margay_frames": 1024, "margay_superpacket_buffers": 16, "margay_superpacket_buffers_free": 16,
+		`margay_condition{object="port/x",reason="device-missing"}`: 1,
+	} {
+		if v, ok := got[name]; !ok || v != want {
+			t.Errorf("%s is %v (there: %v), want %v", name, v, ok, want)
+		}
+	}
+	if got["margay_packet_memory_bytes"] < 1024*4096+16*65536 {
+		t.Errorf("packet memory is %v bytes, less than its buffers", got["margay_packet_memory_bytes"])
+	}
 }

@@ -263,19 +263,33 @@ type Neighbour struct {
 // Neighbours lists every station that a way leads to.
 func (w *Writer) Neighbours() []Neighbour {
 	var out []Neighbour
-	for key, n := range w.neigh {
-		o := Neighbour{Port: key.port, Addr: key.addr, MAC: n.mac, State: "incomplete", Source: n.source}
-		switch {
-		case n.ways[0].way.mac != desired.MAC{}:
-			o.MAC, o.State, o.Source = n.ways[0].way.mac, "static", FromClient
-		case n.failed:
-			o.State = "failed"
-		case n.mac != desired.MAC{}:
-			o.State = "reachable"
-		}
-		out = append(out, o)
+	for _, n := range w.neigh {
+		out = append(out, n.show())
 	}
 	return out
+}
+
+// NeighbourStates counts the neighbours in each state there is, also in those
+// that none is in.
+func (w *Writer) NeighbourStates() map[string]int {
+	out := map[string]int{"reachable": 0, "incomplete": 0, "failed": 0, "static": 0}
+	for _, n := range w.neigh {
+		out[n.show().State]++
+	}
+	return out
+}
+
+func (n *neighbour) show() Neighbour {
+	o := Neighbour{Port: n.key.port, Addr: n.key.addr, MAC: n.mac, State: "incomplete", Source: n.source}
+	switch {
+	case n.ways[0].way.mac != desired.MAC{}:
+		o.MAC, o.State, o.Source = n.ways[0].way.mac, "static", FromClient
+	case n.failed:
+		o.State = "failed"
+	case n.mac != desired.MAC{}:
+		o.State = "reachable"
+	}
+	return o
 }
 
 // Kernel lists the neighbours whom the kernel must keep known: those on ports

@@ -59,6 +59,7 @@ type Plane struct {
 	mu         sync.Mutex     // over all below, and over the FIB
 	want       *desired.State // changed by whose turn it is
 	generation uint64
+	changed    time.Time // when generation came into force
 	paths      *paths.Writer
 	ports      map[string]*portEntry
 	byIndex    map[uint16]*portEntry
@@ -143,7 +144,7 @@ func (p *Plane) Apply(ctx context.Context, generation uint64, c *desired.Change,
 	if faults != nil {
 		return faults, nil
 	}
-	p.want, p.generation = next, generation
+	p.want, p.generation, p.changed = next, generation, p.cfg.Now()
 	changed := c.Routes()
 	hint := &changed
 	if snapshot {
@@ -163,7 +164,7 @@ func (p *Plane) Restore(ctx context.Context, generation uint64, s *desired.State
 	defer p.turn.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.want, p.generation, p.verify = s, generation, true
+	p.want, p.generation, p.changed, p.verify = s, generation, p.cfg.Now(), true
 	return p.converge(ctx, nil)
 }
 
@@ -186,6 +187,13 @@ func (p *Plane) Generation() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.generation
+}
+
+// GenerationTime is when this process took up the state in force, zero before the first.
+func (p *Plane) GenerationTime() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
 }
 
 // kick asks for another pass, soon.

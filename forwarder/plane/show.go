@@ -102,6 +102,15 @@ func (p *Plane) Frames() (all, free int) {
 	return p.arena.Frames(), min(free, p.arena.Frames())
 }
 
+// Supers counts the superpacket buffers there are, and the free ones, as Frames does.
+func (p *Plane) Supers() (all, free int) {
+	_, free = p.arena.Free()
+	return p.arena.Supers(), min(free, p.arena.Supers())
+}
+
+// MemorySize is the size of packet memory in bytes.
+func (p *Plane) MemorySize() int { return len(p.arena.Bytes()) }
+
 // Fallbacks tells, a line each, what was asked for of packet memory and not had.
 func (p *Plane) Fallbacks() []string { return p.arena.Fallbacks() }
 
@@ -132,6 +141,13 @@ func (p *Plane) Neighbours() []paths.Neighbour {
 		return a.Addr.Compare(b.Addr)
 	})
 	return out
+}
+
+// NeighbourStates counts the neighbours in each state there is.
+func (p *Plane) NeighbourStates() map[string]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paths.NeighbourStates()
 }
 
 // RouteCount is the number of routes in force.

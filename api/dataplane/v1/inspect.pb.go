@@ -917,6 +917,8 @@ type NodeList_Node struct {
 	Packets        uint64                 `protobuf:"varint,3,opt,name=packets,proto3" json:"packets,omitempty"`
 	VectorsPerCall float64                `protobuf:"fixed64,4,opt,name=vectors_per_call,json=vectorsPerCall,proto3" json:"vectors_per_call,omitempty"` // packets per call
 	NsPerPacket    float64                `protobuf:"fixed64,5,opt,name=ns_per_packet,json=nsPerPacket,proto3" json:"ns_per_packet,omitempty"`          // sampled; 0 if never sampled
+	SampledPackets uint64                 `protobuf:"varint,6,opt,name=sampled_packets,json=sampledPackets,proto3" json:"sampled_packets,omitempty"`    // in calls that were timed
+	SampledNanos   uint64                 `protobuf:"varint,7,opt,name=sampled_nanos,json=sampledNanos,proto3" json:"sampled_nanos,omitempty"`          // time of those calls
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -982,6 +984,20 @@ func (x *NodeList_Node) GetVectorsPerCall() float64 {
 func (x *NodeList_Node) GetNsPerPacket() float64 {
 	if x != nil {
 		return x.NsPerPacket
+	}
+	return 0
+}
+
+func (x *NodeList_Node) GetSampledPackets() uint64 {
+	if x != nil {
+		return x.SampledPackets
+	}
+	return 0
+}
+
+func (x *NodeList_Node) GetSampledNanos() uint64 {
+	if x != nil {
+		return x.SampledNanos
 	}
 	return 0
 }
@@ -1307,7 +1323,7 @@ type NeighborList_Neighbor struct {
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
 	Mac           string                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`
-	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`   // reachable, incomplete, static
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`   // reachable, incomplete, failed, static
 	Source        string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"` // kernel, graph, client
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1439,7 +1455,9 @@ type WorkerList_Worker struct {
 	Load          float64                `protobuf:"fixed64,5,opt,name=load,proto3" json:"load,omitempty"` // time in passes that moved packets / all time
 	Sleeps        uint64                 `protobuf:"varint,6,opt,name=sleeps,proto3" json:"sleeps,omitempty"`
 	Packets       uint64                 `protobuf:"varint,7,opt,name=packets,proto3" json:"packets,omitempty"`
-	Error         string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"` // why it is not on its CPU
+	Error         string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`                                     // why it is not on its CPU
+	BusyNanos     uint64                 `protobuf:"varint,9,opt,name=busy_nanos,json=busyNanos,proto3" json:"busy_nanos,omitempty"`           // time in passes that moved packets
+	ElapsedNanos  uint64                 `protobuf:"varint,10,opt,name=elapsed_nanos,json=elapsedNanos,proto3" json:"elapsed_nanos,omitempty"` // all time, when it counted last
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1528,6 +1546,20 @@ func (x *WorkerList_Worker) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *WorkerList_Worker) GetBusyNanos() uint64 {
+	if x != nil {
+		return x.BusyNanos
+	}
+	return 0
+}
+
+func (x *WorkerList_Worker) GetElapsedNanos() uint64 {
+	if x != nil {
+		return x.ElapsedNanos
+	}
+	return 0
 }
 
 type Diagnosis_Finding struct {
@@ -1637,15 +1669,17 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"conditions\x18\n" +
 	" \x03(\v2\x1e.margay.dataplane.v1.ConditionR\n" +
 	"conditions\x12\x1c\n" +
-	"\tfallbacks\x18\v \x03(\tR\tfallbacks\"\xdf\x01\n" +
+	"\tfallbacks\x18\v \x03(\tR\tfallbacks\"\xad\x02\n" +
 	"\bNodeList\x128\n" +
-	"\x05nodes\x18\x01 \x03(\v2\".margay.dataplane.v1.NodeList.NodeR\x05nodes\x1a\x98\x01\n" +
+	"\x05nodes\x18\x01 \x03(\v2\".margay.dataplane.v1.NodeList.NodeR\x05nodes\x1a\xe6\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05calls\x18\x02 \x01(\x04R\x05calls\x12\x18\n" +
 	"\apackets\x18\x03 \x01(\x04R\apackets\x12(\n" +
 	"\x10vectors_per_call\x18\x04 \x01(\x01R\x0evectorsPerCall\x12\"\n" +
-	"\rns_per_packet\x18\x05 \x01(\x01R\vnsPerPacket\"\xc8\x04\n" +
+	"\rns_per_packet\x18\x05 \x01(\x01R\vnsPerPacket\x12'\n" +
+	"\x0fsampled_packets\x18\x06 \x01(\x04R\x0esampledPackets\x12#\n" +
+	"\rsampled_nanos\x18\a \x01(\x04R\fsampledNanos\"\xc8\x04\n" +
 	"\bPortList\x12=\n" +
 	"\x05ports\x18\x01 \x03(\v2'.margay.dataplane.v1.PortList.PortStateR\x05ports\x1a\xfc\x03\n" +
 	"\tPortState\x12\x12\n" +
@@ -1713,10 +1747,10 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a;\n" +
 	"\rConsumedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x8c\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xd0\x02\n" +
 	"\n" +
 	"WorkerList\x12@\n" +
-	"\aworkers\x18\x01 \x03(\v2&.margay.dataplane.v1.WorkerList.WorkerR\aworkers\x1a\xbb\x01\n" +
+	"\aworkers\x18\x01 \x03(\v2&.margay.dataplane.v1.WorkerList.WorkerR\aworkers\x1a\xff\x01\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03cpu\x18\x02 \x01(\x05R\x03cpu\x12\x14\n" +
@@ -1726,7 +1760,11 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\x04load\x18\x05 \x01(\x01R\x04load\x12\x16\n" +
 	"\x06sleeps\x18\x06 \x01(\x04R\x06sleeps\x12\x18\n" +
 	"\apackets\x18\a \x01(\x04R\apackets\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error\"\xe0\x02\n" +
+	"\x05error\x18\b \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"busy_nanos\x18\t \x01(\x04R\tbusyNanos\x12#\n" +
+	"\relapsed_nanos\x18\n" +
+	" \x01(\x04R\felapsedNanos\"\xe0\x02\n" +
 	"\tDiagnosis\x12B\n" +
 	"\bfindings\x18\x01 \x03(\v2&.margay.dataplane.v1.Diagnosis.FindingR\bfindings\x1a\x8e\x02\n" +
 	"\aFinding\x12\x14\n" +

@@ -81,13 +81,14 @@ func (c *ctl) ask(ctx context.Context, question func(context.Context, dataplanev
 	return nil
 }
 
-// checkContract warns of a forwarder that speaks another version of the contract.
+// checkContract warns, once, of a forwarder that speaks another version of the contract.
 func (c *ctl) checkContract(ctx context.Context, client dataplanev1.InspectClient) error {
 	s, err := client.GetStatus(ctx, &dataplanev1.StatusRequest{})
 	if err != nil {
 		return err
 	}
-	if theirs := s.GetContract(); theirs != version.Contract {
+	if theirs := s.GetContract(); theirs != version.Contract && !c.skewed {
+		c.skewed = true
 		fmt.Fprintf(c.errOut, "margayctl: the forwarder (%s) speaks contract %d, this margayctl contract %d: something may be missing below.\n  Use the margayctl that came with the forwarder.\n",
 			s.GetVersion(), theirs, version.Contract)
 	}

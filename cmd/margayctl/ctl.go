@@ -34,11 +34,13 @@ type ctl struct {
 	env         func(string) string
 	diagnose    func(context.Context, doctor.Options) ([]doctor.Finding, error)
 	now         func() time.Time
+	terminal    bool // somebody watches out
 
 	socket  string
 	output  string
 	timeout time.Duration
 	format  render.Format
+	skewed  bool // it was told that the forwarder speaks another version of the contract
 }
 
 // errFault says that the doctor found a fault, which its table has told already.
@@ -94,7 +96,7 @@ Exit status: 0 done, 1 the doctor found a fault, 2 the command line is wrong,
 	flags.StringVarP(&c.output, "output", "o", string(render.Text), "table, json or yaml; numbers of 64 bits are strings in the latter two")
 	flags.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to wait for the forwarder")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(c.show(), c.doctor(), c.version())
+	root.AddCommand(c.show(), c.top(), c.doctor(), c.version())
 	return root
 }
 

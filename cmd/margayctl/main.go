@@ -4,6 +4,7 @@
 // what keeps it from doing it well.
 //
 //	margayctl show status|nodes|ports|fib|neighbors|drops|workers
+//	margayctl top
 //	margayctl doctor [DEVICE...]
 //
 // It changes nothing. Exit status: 0 done; 1 the doctor found a fault; 2 the
@@ -31,6 +32,6 @@ func main() {
 
 // run is the program, apart from the process it runs in.
 func run(ctx context.Context, args []string, env func(string) string, out, errOut io.Writer) int {
-	c := &ctl{out: out, errOut: errOut, env: env, diagnose: doctor.Diagnose, now: time.Now}
+	c := &ctl{out: out, errOut: errOut, env: env, diagnose: doctor.Diagnose, now: time.Now, terminal: isTerminal(out)}
 	return c.run(ctx, args)
 }

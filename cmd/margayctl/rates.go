@@ -21,6 +21,13 @@ import (
 // rate is what went through a port in a second.
 type rate struct{ rxPackets, rxBytes, txPackets, txBytes, txDrops float64 }
 
+func (r rate) document() map[string]any {
+	return map[string]any{
+		"rxPacketsPerSecond": r.rxPackets, "rxBytesPerSecond": r.rxBytes,
+		"txPacketsPerSecond": r.txPackets, "txBytesPerSecond": r.txBytes, "txDropsPerSecond": r.txDrops,
+	}
+}
+
 // rates are two readings of ports and what lies between them.
 type rates struct {
 	now     *dataplanev1.PortList // the later reading
@@ -123,10 +130,7 @@ func (c *ctl) rateDocument(r rates) error {
 	ports := make([]any, len(list.Ports))
 	for i, p := range r.now.GetPorts() {
 		if one, ok := r.of[p.GetName()]; ok {
-			list.Ports[i]["rates"] = map[string]any{
-				"rxPacketsPerSecond": one.rxPackets, "rxBytesPerSecond": one.rxBytes,
-				"txPacketsPerSecond": one.txPackets, "txBytesPerSecond": one.txBytes, "txDropsPerSecond": one.txDrops,
-			}
+			list.Ports[i]["rates"] = one.document()
 		}
 		ports[i] = list.Ports[i]
 	}

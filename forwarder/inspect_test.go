@@ -20,24 +20,38 @@ import (
 	. "margay.dev/margay/internal/hostnet/hostnettest"
 )
 
-// get fetches a page from the daemon's own namespace.
-func (l *lab) get(address, path string) (status int, body string) {
-	l.t.Helper()
+// web is a client in the daemon's own namespace.
+func (l *lab) web() *http.Client {
 	dial := func(ctx context.Context, network, addr string) (c net.Conn, err error) {
 		err = l.node.Do(func() (err error) { c, err = (&net.Dialer{}).DialContext(ctx, network, addr); return err })
 		return c, err
 	}
-	web := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	transport := &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 10}
+	l.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// fetch gets a page.
+func fetch(web *http.Client, address, path string) (status int, body string, err error) {
 	r, err := web.Get("http://" + address + path)
 	if err != nil {
-		l.t.Fatal(err)
+		return 0, "", err
 	}
 	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	return r.StatusCode, string(b)
+	return r.StatusCode, string(b), err
+}
+
+// get fetches a page, as soon as there is a server.
+func (l *lab) get(address, path string) (status int, body string) {
+	l.t.Helper()
+	web := l.web()
+	Eventually(l.t, address+" answers", func() (ok bool) {
+		var err error
+		status, body, err = fetch(web, address, path)
+		return err == nil
+	})
+	return status, body
 }
 
 func TestHealthReadinessAndMetrics(t *testing.T) {

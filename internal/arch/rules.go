@@ -69,7 +69,7 @@ func layers() []Rule {
 			Why: "the kernel's contact is a thin layer of its own",
 		},
 		{
-			Name: "headers and memory stand alone", In: []string{"internal/pkt", "internal/mem"}, Reach: true,
+			Name: "headers and memory stand alone", In: []string{"internal/pkt", "internal/mem", "internal/pcapng"}, Reach: true,
 			Forbid: []string{"./fastpath", "./classifier", "./crypto", "./internal/hostnet", "./internal/lab", "./api", "./config", "./control"},
 			Why:    "everything stands on them",
 		},

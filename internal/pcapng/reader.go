@@ -106,25 +106,25 @@ func (f *Reader) header() error {
 		return errors.New("it is compressed: unpack it first")
 	}
 	f.next = f.nextPcap
-	return f.pcapHeader()
+	return f.pcapHeader(start)
 }
 
-// pcapHeader reads the header of the older format.
-func (f *Reader) pcapHeader() error {
-	h, err := f.take(24)
-	if err != nil {
-		return cut(err)
-	}
-	if magic := binary.BigEndian.Uint32(h); magic == magicMicros || magic == magicNanos {
+// pcapHeader reads the header of the older format, which begins with start.
+func (f *Reader) pcapHeader(start []byte) error {
+	if magic := binary.BigEndian.Uint32(start); magic == magicMicros || magic == magicNanos {
 		f.order = binary.BigEndian
 	}
-	switch magic := f.order.Uint32(h); magic {
+	switch magic := f.order.Uint32(start); magic {
 	case magicMicros:
 		f.clock = clock{exponent: 6}
 	case magicNanos:
 		f.clock = clock{exponent: 9}
 	default:
 		return fmt.Errorf("it begins with %#x, which neither pcap nor pcapng files do", magic)
+	}
+	h, err := f.take(24)
+	if err != nil {
+		return cut(err)
 	}
 	if major := f.order.Uint16(h[4:]); major != 2 {
 		return fmt.Errorf("it is of version %d of the pcap format, want 2", major)

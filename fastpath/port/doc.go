@@ -1,7 +1,7 @@
 // Package port has the doors of the graph: TUN devices of pods and of the node
-// (TUN), AF_XDP sockets on NICs and veth ends (XSK), and rings in process for
-// tests and benchmarks (Memory). Each gives the engine queues that implement
-// graph.Queue.
+// (TUN), AF_XDP sockets on NICs and veth ends (XSK), capture files (Pcap), and
+// rings in process for tests and benchmarks (Memory). Each gives the engine
+// queues that implement graph.Queue.
 //
 // Ports differ in what they can take, and hide it from the graph:
 //
@@ -9,6 +9,8 @@
 //	TUN             whole, no copy                  cut into segments, checksums completed
 //	XSK, Memory     TCP segments coalesced (GRO),   frames straight, no copy
 //	                one writev from the frames
+//
+// Pcap takes what XSK takes, and copies it to its file.
 //
 // A superpacket is a TCP or UDP packet of up to 64 KiB that stands for several
 // wire segments (Meta.GSO, GSOSize, Segments). Its L4 checksum is partial: the

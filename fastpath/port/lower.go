@@ -1,6 +1,8 @@
 package port
 
 import (
+	"math"
+
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/umem"
 	"margay.dev/margay/fastpath/xsk"
@@ -148,6 +150,29 @@ func (l *lowering) lay(io *graph.IO, frames []umem.Buf, head int, p []byte) {
 		}
 		head = 0
 	}
+}
+
+// chain lays a packet that came in out over frames, and says where it is in m.
+// It says false where there are not enough of them, or m cannot count so many.
+//
+//fastpath:hot
+func (l *lowering) chain(io *graph.IO, p []byte, m *graph.Meta) bool {
+	n := (len(p) + chunkRoom - 1) / chunkRoom
+	if n > math.MaxUint8 || !l.take(io, n) {
+		return false
+	}
+	m.Buf, m.Bufs = l.frames[0], uint8(n)
+	m.Off, m.Head = io.Arena.Start(m.Buf)+umem.Headroom, uint32(min(len(p), chunkRoom))
+	for i, b := range l.frames[:n] {
+		at := io.Arena.Start(b) + umem.Headroom
+		part := copy(io.Mem[at:at+chunkRoom], p)
+		p = p[part:]
+		*io.Arena.Segment(b) = umem.Segment{Next: umem.None, Off: umem.Headroom, Len: uint16(part)}
+		if i > 0 {
+			io.Arena.Segment(l.frames[i-1]).Next = b
+		}
+	}
+	return true
 }
 
 // completeChain turns a partial checksum into a whole one, wherever the packet

@@ -187,35 +187,15 @@ func (q *memoryQueue) admit(io *graph.IO, p *Packet, m *graph.Meta) bool {
 	case q.port.cfg.Offload:
 		m.Buf, ok = io.Cache.Super()
 	default:
-		return q.chain(io, p.Bytes, m)
+		ok = q.low.chain(io, p.Bytes, m)
 	}
 	if !ok {
 		io.DropRx(graph.RxNoBuffer, int(m.Segments))
 		return false
 	}
-	m.Off = io.Arena.Start(m.Buf) + umem.Headroom
-	copy(io.Mem[m.Off:m.Off+m.Len], p.Bytes)
-	return true
-}
-
-// chain spreads a packet over frames.
-func (q *memoryQueue) chain(io *graph.IO, p []byte, m *graph.Meta) bool {
-	l := &q.low
-	n := (len(p) + chunkRoom - 1) / chunkRoom
-	if n > maxCut || !l.take(io, n) {
-		io.DropRx(graph.RxNoBuffer, int(m.Segments))
-		return false
-	}
-	m.Buf, m.Bufs = l.frames[0], uint8(n)
-	m.Off, m.Head = io.Arena.Start(m.Buf)+umem.Headroom, chunkRoom
-	for i, b := range l.frames[:n] {
-		at := io.Arena.Start(b) + umem.Headroom
-		part := copy(io.Mem[at:at+chunkRoom], p)
-		p = p[part:]
-		*io.Arena.Segment(b) = umem.Segment{Next: umem.None, Off: umem.Headroom, Len: uint16(part)}
-		if i > 0 {
-			io.Arena.Segment(l.frames[i-1]).Next = b
-		}
+	if m.Bufs == 1 {
+		m.Off = io.Arena.Start(m.Buf) + umem.Headroom
+		copy(io.Mem[m.Off:m.Off+m.Len], p.Bytes)
 	}
 	return true
 }

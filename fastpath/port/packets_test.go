@@ -228,15 +228,19 @@ func place(t testing.TB, io *graph.IO, p []byte, m graph.Meta, frames bool) grap
 	return out
 }
 
+// firstLayer is the layer that an IP packet begins with.
+func firstLayer(p []byte) gopacket.LayerType {
+	if p[0]>>4 == 6 {
+		return layers.LayerTypeIPv6
+	}
+	return layers.LayerTypeIPv4
+}
+
 // decode parses a packet from the IP header on with gopacket and checks its
 // lengths and checksums.
 func decode(t testing.TB, p []byte) gopacket.Packet {
 	t.Helper()
-	first := gopacket.Decoder(layers.LayerTypeIPv4)
-	if p[0]>>4 == 6 {
-		first = layers.LayerTypeIPv6
-	}
-	d := gopacket.NewPacket(p, first, gopacket.Default)
+	d := gopacket.NewPacket(p, firstLayer(p), gopacket.Default)
 	if e := d.ErrorLayer(); e != nil {
 		t.Fatalf("gopacket cannot read %x: %v", p[:min(len(p), 80)], e.Error())
 	}

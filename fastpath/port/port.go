@@ -15,6 +15,7 @@ const (
 	KindTUN    Kind = "tun"    // no link layer: packets begin at the IP header
 	KindXSK    Kind = "xsk"    // Ethernet
 	KindMemory Kind = "memory" // as its configuration says
+	KindPcap   Kind = "pcap"   // as its configuration says
 )
 
 // Port is a door of the graph as its owner sees it. Its methods are safe for

@@ -35,7 +35,10 @@ type Config struct {
 	Burst   int // packets per queue and pass; default graph.VectorMax
 	// Single are ports with one queue however many workers there are: the
 	// others hand over to its owner.
-	Single  []uint16
+	Single []uint16
+	// Wires are queues of the test's own in place of a port's: Inject and
+	// Collect are not for those ports.
+	Wires   map[uint16]graph.Queue
 	Running bool // the workers run by themselves; Run and Advance are not to be used
 }
 
@@ -159,12 +162,15 @@ func (l *Lab) wire(p Port) {
 	if p.Flags&node.L2 != 0 {
 		entry = node.EntryL2
 	}
-	var qs []graph.Queue
 	if p.Queues == 0 {
 		p.Queues = l.cfg.Workers
 	}
 	if slices.Contains(l.cfg.Single, p.Index) {
 		p.Queues = 1
+	}
+	var qs []graph.Queue
+	if q := l.cfg.Wires[p.Index]; q != nil {
+		qs, p.Queues = append(qs, q), 0
 	}
 	for range p.Queues {
 		q := NewQueue()

@@ -28,8 +28,9 @@ type PcapConfig struct {
 }
 
 // Pcap is a port whose wire is capture files: what comes in is replayed from
-// one, from the first burst on, and what is transmitted is recorded to another,
-// as it would go over a wire. It has one queue. Beside the packets on their way it
+// one, and what is transmitted is recorded to another, as it would go over a
+// wire. It has one queue, and the replay begins with its first burst: add it to an
+// engine after the ports that it leads to. Beside the packets on their way it
 // keeps at most 5 MiB of each file in memory, however long they are.
 //
 // A replay waits for buffers, where a NIC would drop. What cannot come in by this

@@ -259,6 +259,40 @@ func TestPcapRecordsBothWaysAndWhen(t *testing.T) {
 	}
 }
 
+// Workers run by themselves here, and sleep between packets where they are far apart.
+func TestPcapPortsThroughWorkers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		pace  tape.Pace
+		times int
+	}{
+		"as fast as possible": {tape.Pace{}, 2000},
+		"ten a second":        {tape.Pace{Rate: 10}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newArena(t, 1024, 0)
+			packets := numbered(4, 60)
+			file := filepath.Join(t.TempDir(), "out.pcapng")
+			in := openPcap(t, PcapConfig{Name: "in", Replay: captureOf(t, pcapng.LinkRaw, packets...), Pace: tt.pace, Times: tt.times})
+			out := openPcap(t, PcapConfig{Name: "out", Record: file})
+			e := crossEngine(t, a, 1, out, in) // what comes in before there is a way out is dropped
+			eventually(t, "the replay to end", in.Ended)
+			e.Stop()
+			if err := errors.Join(in.Close(nil), out.Close(nil)); err != nil {
+				t.Error(err)
+			}
+			got := tapeOf(t, file)
+			if len(got) != tt.times*len(packets) {
+				t.Fatalf("%d packets are recorded, want %d", len(got), tt.times*len(packets))
+			}
+			for i, p := range got {
+				if !bytes.Equal(p.data, packets[i%4]) {
+					t.Fatalf("packet %d is %x", i, p.data)
+				}
+			}
+		})
+	}
+}
+
 func TestPcapGoesOnWhenTheDiskIsFull(t *testing.T) {
 	io := testIO(t, 64, 0)
 	p := openPcap(t, PcapConfig{Name: "p", Record: "/dev/full", Replay: captureOf(t, pcapng.LinkRaw, numbered(1000, 600)...)})

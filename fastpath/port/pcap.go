@@ -9,6 +9,7 @@ import (
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/port/tape"
 	"margay.dev/margay/fastpath/umem"
+	"margay.dev/margay/internal/pkt"
 )
 
 // PcapConfig makes a port of capture files.
@@ -73,7 +74,7 @@ func (p *Pcap) largest() int {
 	if p.cfg.MAC == nil {
 		return p.MTU()
 	}
-	return p.MTU() + 14 + 4 // Ethernet header and VLAN tag
+	return p.MTU() + pkt.EthernetSize + pkt.VLANSize
 }
 
 // Name is the name it was given.

@@ -3,6 +3,8 @@ package tape
 import (
 	"encoding/binary"
 	"sync/atomic"
+
+	"margay.dev/margay/internal/pkt"
 )
 
 const (
@@ -11,7 +13,7 @@ const (
 	ringSize = 4 << 20
 	// MaxPacket is the most bytes of a packet that passes: an IP packet of any
 	// length, with Ethernet header and VLAN tag.
-	MaxPacket = 1<<16 - 1 + 14 + 4
+	MaxPacket = 1<<16 - 1 + pkt.EthernetSize + pkt.VLANSize
 
 	// A slot begins with its packet's bytes, length on the wire, time and mark.
 	slotHead = 24

@@ -42,6 +42,7 @@ type Engine struct {
 	done    sync.WaitGroup
 	running bool // workers may be in a pass
 	ended   bool // by Stop, for good
+	tap     Tap  // nil while nobody looks
 }
 
 type rxBinding struct {
@@ -65,6 +66,7 @@ type wiring struct {
 	polled   []Queue
 	onDemand []*readiness
 	handed   []*handRing
+	tap      Tap
 }
 
 // NewEngine makes the workers of g over arena, whose caches 0 to Workers-1
@@ -267,7 +269,7 @@ func (e *Engine) publish() {
 }
 
 func (e *Engine) wire(w *Worker, ports []*Port) *wiring {
-	g := &wiring{handed: w.inbound()}
+	g := &wiring{handed: w.inbound(), tap: e.tap}
 	if len(ports) > 0 {
 		g.tx = make([]txBinding, int(ports[len(ports)-1].Index)+1)
 	}

@@ -50,8 +50,7 @@ func (r *handRing) empty() bool { return r.head.Load() == r.tail.Load() }
 func (w *Worker) handOver(tx *txBinding, v *Vector) {
 	for i := range v.idx {
 		if m := v.Meta(i); !tx.ring.put(m) {
-			w.stats.Counters.Drops[TxFull] += uint64(m.Segments)
-			w.Free(m)
+			w.lose(m, TxFull)
 		}
 	}
 	tx.ring.to.rouse()

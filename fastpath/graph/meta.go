@@ -43,7 +43,8 @@ type Meta struct {
 	Adjacency uint32 // index into the FIB's adjacencies
 	Hash      uint32 // of the flow, for ECMP; 0 until somebody needs it
 	Aux       uint32 // from a stop to the next one it chose: ICMP type, code and MTU
-	_         [3]uint32
+	Trace     uint32 // by which a Tap knows it again, 0 while none follows it
+	_         [2]uint32
 }
 
 // NoPort is the port of packets that we made ourselves.
@@ -65,6 +66,20 @@ const (
 	Expiring                    // its TTL or hop limit is 1 or 0: it may not travel further
 	Options                     // IPv4 options or IPv6 extension headers present
 )
+
+var flagNames = [...]string{
+	"ipv6", "partial-checksum", "verified-checksum", "fragment", "first-fragment", "from-us", "dont-fragment", "group", "expiring", "options",
+}
+
+// Names are the flags that are set, in the order of their bits.
+func (f Flags) Names() (names []string) {
+	for i, name := range flagNames {
+		if f&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 // GSOKind is the kind of a superpacket, as virtio-net names them.
 type GSOKind uint8

@@ -53,6 +53,9 @@ func (w *Worker) receiveFrom(rx *rxBinding, room int) {
 	}
 	l.n += len(to)
 	w.used += got
+	if w.wired.tap != nil {
+		w.received(rx, to)
+	}
 	w.stats.Counters.Rx += segments
 	c := &w.stats.Ports[rx.port]
 	c.RxPackets += segments
@@ -110,6 +113,9 @@ var noTx txBinding
 func (w *Worker) transmit(port uint16, tx *txBinding, v *Vector) {
 	switch {
 	case tx.queue != nil:
+		if w.wired.tap != nil {
+			w.wired.tap.Transmitted(w, port, v)
+		}
 		if refused := tx.queue.TxBurst(&w.IO, v); refused > 0 {
 			w.takeBack(port, tx, v)
 		}
@@ -144,8 +150,7 @@ func (w *Worker) takeBack(port uint16, tx *txBinding, v *Vector) {
 		n := uint64(m.Segments)
 		w.countTx(port, tx, -uint64(m.Len), -n) // modulo 2^64: off again
 		w.stats.Ports[port].TxDrops += n
-		w.stats.Counters.Drops[m.Reason] += n
-		w.Free(m)
+		w.lose(m, m.Reason)
 	}
 }
 
@@ -156,9 +161,7 @@ func (w *Worker) refuse(v *Vector, r Reason) {
 }
 
 func (w *Worker) refuseSlot(slot uint16, r Reason) {
-	m := &w.meta[slot&(slots-1)]
-	w.stats.Counters.Drops[r] += uint64(m.Segments)
-	w.Free(m)
+	w.lose(&w.meta[slot&(slots-1)], r)
 }
 
 // poll lets each queue do what is due. It says whether a kernel still has
@@ -182,6 +185,11 @@ type dropNode struct{}
 //
 //fastpath:hot
 func (dropNode) Process(w *Worker, v *Vector, _ []Edge) {
+	if tap := w.wired.tap; tap != nil {
+		for i := range v.idx {
+			tap.Dropped(w, v.Meta(i), v.Meta(i).Reason%reasons)
+		}
+	}
 	for i := range v.idx {
 		m := v.Meta(i)
 		w.stats.Counters.Drops[m.Reason%reasons] += uint64(m.Segments)

@@ -55,6 +55,26 @@ func (io *IO) DropRx(r Reason, segments int) {
 //fastpath:hot
 func (io *IO) Free(m *Meta) { io.Cache.FreeChain(m.Buf, int(m.Bufs)) }
 
+// Gather copies bytes of m from offset from on into to, from all its buffers. It
+// returns how many there were.
+func (io *IO) Gather(m *Meta, from int, to []byte) int {
+	part, b, got := io.Mem[m.Off:m.Off+m.Head], m.Buf, 0
+	for bufs := m.Bufs; got < len(to); bufs-- {
+		if from < len(part) {
+			got += copy(to[got:], part[from:])
+		}
+		from = max(0, from-len(part))
+		if bufs <= 1 {
+			break
+		}
+		b = io.Arena.Segment(b).Next
+		s := io.Arena.Segment(b)
+		start := io.Arena.Start(b) + uint32(s.Off)
+		part = io.Mem[start : start+uint32(s.Len)]
+	}
+	return got
+}
+
 // Counters is the account that the queue's drops went to.
 func (io *IO) Counters() *Counters { return io.count }
 

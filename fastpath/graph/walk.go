@@ -17,7 +17,7 @@ func (w *Worker) waitingFor(i uint16) *list {
 //
 //fastpath:hot
 func (w *Worker) walk() {
-	timed := w.stats.Load.BusyLoops%sampleEvery == 0
+	watched := w.sampled() || w.wired.tap != nil
 	for w.due != 0 {
 		i := bits.TrailingZeros64(w.due) // the earliest in the order of the walk
 		w.due &^= 1 << i
@@ -25,7 +25,7 @@ func (w *Worker) walk() {
 		n := l.n
 		l.n = 0 // edges lead forward: nothing is added while these are under way
 		for from := 0; from < n; from += VectorMax {
-			w.follow(i, l.idx[from:min(from+VectorMax, n)], timed)
+			w.follow(i, l.idx[from:min(from+VectorMax, n)], watched)
 		}
 	}
 }
@@ -36,7 +36,7 @@ func (w *Worker) walk() {
 // comes next is then known before the packets have told.
 //
 //fastpath:hot
-func (w *Worker) follow(i int, idx []uint16, timed bool) {
+func (w *Worker) follow(i int, idx []uint16, watched bool) {
 	next := w.next[:len(idx)]
 	w.vec.idx = idx
 	for {
@@ -44,8 +44,8 @@ func (w *Worker) follow(i int, idx []uint16, timed bool) {
 		w.at = i
 		count.Calls++
 		count.Packets += uint64(len(idx))
-		if timed {
-			w.processTimed(s, count, next)
+		if watched {
+			w.processWatched(s, count, next)
 		} else {
 			s.node.Process(w, &w.vec, next)
 		}
@@ -72,11 +72,23 @@ func (s *stop) use(e Edge) bool {
 	return true
 }
 
-func (w *Worker) processTimed(s *stop, count *NodeCounters, next []Edge) {
-	start := time.Now()
+// sampled says whether this pass is one of those whose nodes are timed.
+//
+//fastpath:hot
+func (w *Worker) sampled() bool { return w.stats.Load.BusyLoops%sampleEvery == 0 }
+
+// processWatched is Process in passes that are timed, and while a Tap looks.
+func (w *Worker) processWatched(s *stop, count *NodeCounters, next []Edge) {
+	at, start := w.at, time.Now()
 	s.node.Process(w, &w.vec, next)
-	count.SampledNanos += uint64(time.Since(start))
-	count.SampledPackets += uint64(len(next))
+	took := time.Since(start)
+	if w.sampled() {
+		count.SampledNanos += uint64(took)
+		count.SampledPackets += uint64(len(next))
+	}
+	if tap := w.wired.tap; tap != nil && len(s.edges) > 0 {
+		tap.Visited(w, at, &w.vec, next, took)
+	}
 }
 
 // part lets each packet of a vector wait for the stop that its edge leads to. Runs

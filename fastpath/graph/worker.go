@@ -145,7 +145,12 @@ func (w *Worker) Make(o Origin) (slot uint16, m *Meta, ok bool) {
 }
 
 // Emit sends a packet that Make gave out by edge e of the node in Process.
-func (w *Worker) Emit(e Edge, slot uint16) { w.waitingFor(w.stops[w.at].edges[e]).push(slot) }
+func (w *Worker) Emit(e Edge, slot uint16) {
+	if tap := w.wired.tap; tap != nil {
+		tap.Made(w, w.at, e, &w.meta[slot])
+	}
+	w.waitingFor(w.stops[w.at].edges[e]).push(slot)
+}
 
 // Used counts a packet as consumed and frees it. The node then leaves it out:
 // it must answer Gone for it.
@@ -192,7 +197,17 @@ func (w *Worker) Release(m *Meta, at Again) bool {
 // Abandon drops a held packet where it is.
 func (w *Worker) Abandon(m *Meta, r Reason) {
 	w.stats.Counters.Held -= uint64(m.Segments)
+	w.lose(m, r)
+}
+
+// lose counts a packet as dropped and frees it.
+//
+//fastpath:hot
+func (w *Worker) lose(m *Meta, r Reason) {
 	w.stats.Counters.Drops[r] += uint64(m.Segments)
+	if tap := w.wired.tap; tap != nil {
+		tap.Dropped(w, m, r)
+	}
 	w.Free(m)
 }
 

@@ -86,7 +86,7 @@ func putPart(w *graph.Worker, f, m *graph.Meta, header, at, n int) int {
 	if at > 0 && header > pkt.IPv4Size {
 		size = keepCopied(to[:header])
 	}
-	gather(w, m, int(m.L3)+header+at, to[size:size+n])
+	w.Gather(m, int(m.L3)+header+at, to[size:size+n])
 	f.Len = uint32(size + n)
 	f.Head = f.Len
 	return size
@@ -112,26 +112,6 @@ func keepCopied(h []byte) int {
 	}
 	h[0] = 0x40 | uint8(to/4)
 	return to
-}
-
-// gather copies bytes of m from offset from on into to, across its buffers.
-func gather(w *graph.Worker, m *graph.Meta, from int, to []byte) {
-	part, b := w.Packet(m), m.Buf
-	for len(to) > 0 {
-		if from < len(part) {
-			n := copy(to, part[from:])
-			to, from = to[n:], from+n
-			continue
-		}
-		from -= len(part)
-		b = w.Arena.Segment(b).Next
-		if b == umem.None {
-			return
-		}
-		s := w.Arena.Segment(b)
-		start := w.Arena.Start(b) + uint32(s.Off)
-		part = w.Mem[start : start+uint32(s.Len)]
-	}
 }
 
 // completeChecksum finishes a partial transport checksum, which the parts of a

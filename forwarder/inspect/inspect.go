@@ -14,6 +14,8 @@ import (
 	pb "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/fastpath/fib"
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/node"
+	"margay.dev/margay/fastpath/tap"
 	"margay.dev/margay/forwarder/desired"
 	"margay.dev/margay/forwarder/paths"
 	"margay.dev/margay/forwarder/plane"
@@ -35,10 +37,13 @@ type Server struct {
 	pb.UnimplementedInspectServer
 	plane *plane.Plane
 	facts Facts
+	taps  *tap.Taps
 }
 
 // NewServer makes the service over p.
-func NewServer(p *plane.Plane, f Facts) *Server { return &Server{plane: p, facts: f} }
+func NewServer(p *plane.Plane, f Facts) *Server {
+	return &Server{plane: p, facts: f, taps: tap.New(p.Engine(), node.EntryL2)}
+}
 
 // GetStatus tells how the forwarder fares.
 func (s *Server) GetStatus(context.Context, *pb.StatusRequest) (*pb.Status, error) {
@@ -59,12 +64,12 @@ func (s *Server) GetStatus(context.Context, *pb.StatusRequest) (*pb.Status, erro
 func (s *Server) ListNodes(context.Context, *pb.ListNodesRequest) (*pb.NodeList, error) {
 	out := &pb.NodeList{}
 	for i, n := range Nodes(s.plane.Engine().Stats()) {
-		out.Nodes = append(out.Nodes, node(s.plane.Engine().Graph().Nodes()[i], n))
+		out.Nodes = append(out.Nodes, nodeOf(s.plane.Engine().Graph().Nodes()[i], n))
 	}
 	return out, nil
 }
 
-func node(name string, n graph.NodeCounters) *pb.NodeList_Node {
+func nodeOf(name string, n graph.NodeCounters) *pb.NodeList_Node {
 	out := &pb.NodeList_Node{
 		Name: name, Calls: n.Calls, Packets: n.Packets, SampledPackets: n.SampledPackets, SampledNanos: n.SampledNanos,
 	}

@@ -73,6 +73,214 @@ func (Diagnosis_Finding_Severity) EnumDescriptor() ([]byte, []int) {
 	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{16, 0, 0}
 }
 
+type TracedPacket_End int32
+
+const (
+	TracedPacket_END_UNDER_WAY TracedPacket_End = 0 // the time was over first
+	TracedPacket_END_SENT      TracedPacket_End = 1
+	TracedPacket_END_DROPPED   TracedPacket_End = 2
+	TracedPacket_END_CONSUMED  TracedPacket_End = 3 // answered, taken note of, or split
+)
+
+// Enum value maps for TracedPacket_End.
+var (
+	TracedPacket_End_name = map[int32]string{
+		0: "END_UNDER_WAY",
+		1: "END_SENT",
+		2: "END_DROPPED",
+		3: "END_CONSUMED",
+	}
+	TracedPacket_End_value = map[string]int32{
+		"END_UNDER_WAY": 0,
+		"END_SENT":      1,
+		"END_DROPPED":   2,
+		"END_CONSUMED":  3,
+	}
+)
+
+func (x TracedPacket_End) Enum() *TracedPacket_End {
+	p := new(TracedPacket_End)
+	*p = x
+	return p
+}
+
+func (x TracedPacket_End) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TracedPacket_End) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[1].Descriptor()
+}
+
+func (TracedPacket_End) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[1]
+}
+
+func (x TracedPacket_End) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TracedPacket_End.Descriptor instead.
+func (TracedPacket_End) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 0}
+}
+
+type TracedPacket_Kind int32
+
+const (
+	TracedPacket_KIND_RECEIVED    TracedPacket_Kind = 0
+	TracedPacket_KIND_MADE        TracedPacket_Kind = 1
+	TracedPacket_KIND_VISITED     TracedPacket_Kind = 2
+	TracedPacket_KIND_TRANSMITTED TracedPacket_Kind = 3
+	TracedPacket_KIND_DROPPED     TracedPacket_Kind = 4
+)
+
+// Enum value maps for TracedPacket_Kind.
+var (
+	TracedPacket_Kind_name = map[int32]string{
+		0: "KIND_RECEIVED",
+		1: "KIND_MADE",
+		2: "KIND_VISITED",
+		3: "KIND_TRANSMITTED",
+		4: "KIND_DROPPED",
+	}
+	TracedPacket_Kind_value = map[string]int32{
+		"KIND_RECEIVED":    0,
+		"KIND_MADE":        1,
+		"KIND_VISITED":     2,
+		"KIND_TRANSMITTED": 3,
+		"KIND_DROPPED":     4,
+	}
+)
+
+func (x TracedPacket_Kind) Enum() *TracedPacket_Kind {
+	p := new(TracedPacket_Kind)
+	*p = x
+	return p
+}
+
+func (x TracedPacket_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TracedPacket_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[2].Descriptor()
+}
+
+func (TracedPacket_Kind) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[2]
+}
+
+func (x TracedPacket_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TracedPacket_Kind.Descriptor instead.
+func (TracedPacket_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 1}
+}
+
+type CaptureRequest_Stage int32
+
+const (
+	CaptureRequest_STAGE_UNKNOWN CaptureRequest_Stage = 0
+	CaptureRequest_STAGE_RX      CaptureRequest_Stage = 1 // as it came in
+	CaptureRequest_STAGE_PRE_TX  CaptureRequest_Stage = 2 // as it is offered to a port, superpackets whole
+	CaptureRequest_STAGE_DROP    CaptureRequest_Stage = 3 // as it was when it was dropped
+)
+
+// Enum value maps for CaptureRequest_Stage.
+var (
+	CaptureRequest_Stage_name = map[int32]string{
+		0: "STAGE_UNKNOWN",
+		1: "STAGE_RX",
+		2: "STAGE_PRE_TX",
+		3: "STAGE_DROP",
+	}
+	CaptureRequest_Stage_value = map[string]int32{
+		"STAGE_UNKNOWN": 0,
+		"STAGE_RX":      1,
+		"STAGE_PRE_TX":  2,
+		"STAGE_DROP":    3,
+	}
+)
+
+func (x CaptureRequest_Stage) Enum() *CaptureRequest_Stage {
+	p := new(CaptureRequest_Stage)
+	*p = x
+	return p
+}
+
+func (x CaptureRequest_Stage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CaptureRequest_Stage) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[3].Descriptor()
+}
+
+func (CaptureRequest_Stage) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[3]
+}
+
+func (x CaptureRequest_Stage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CaptureRequest_Stage.Descriptor instead.
+func (CaptureRequest_Stage) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{20, 0}
+}
+
+type CaptureChunk_End_Why int32
+
+const (
+	CaptureChunk_End_WHY_TIME  CaptureChunk_End_Why = 0
+	CaptureChunk_End_WHY_COUNT CaptureChunk_End_Why = 1
+	CaptureChunk_End_WHY_BYTES CaptureChunk_End_Why = 2
+)
+
+// Enum value maps for CaptureChunk_End_Why.
+var (
+	CaptureChunk_End_Why_name = map[int32]string{
+		0: "WHY_TIME",
+		1: "WHY_COUNT",
+		2: "WHY_BYTES",
+	}
+	CaptureChunk_End_Why_value = map[string]int32{
+		"WHY_TIME":  0,
+		"WHY_COUNT": 1,
+		"WHY_BYTES": 2,
+	}
+)
+
+func (x CaptureChunk_End_Why) Enum() *CaptureChunk_End_Why {
+	p := new(CaptureChunk_End_Why)
+	*p = x
+	return p
+}
+
+func (x CaptureChunk_End_Why) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CaptureChunk_End_Why) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[4].Descriptor()
+}
+
+func (CaptureChunk_End_Why) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[4]
+}
+
+func (x CaptureChunk_End_Why) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CaptureChunk_End_Why.Descriptor instead.
+func (CaptureChunk_End_Why) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{21, 1, 0}
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -910,6 +1118,323 @@ func (x *Diagnosis) GetFindings() []*Diagnosis_Finding {
 	return nil
 }
 
+type TraceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Filter        string                 `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`                         // of packets as they come in; empty: every packet
+	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`                          // packets to follow, 1 to 1,000
+	TimeoutMs     uint32                 `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // 1 to 600,000
+	Made          bool                   `protobuf:"varint,4,opt,name=made,proto3" json:"made,omitempty"`                            // also packets that the forwarder makes itself
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRequest) Reset() {
+	*x = TraceRequest{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRequest) ProtoMessage() {}
+
+func (x *TraceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
+func (*TraceRequest) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TraceRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *TraceRequest) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *TraceRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *TraceRequest) GetMade() bool {
+	if x != nil {
+		return x.Made
+	}
+	return false
+}
+
+type TracedPacket struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Packet        uint32                 `protobuf:"varint,1,opt,name=packet,proto3" json:"packet,omitempty"` // its number
+	End           TracedPacket_End       `protobuf:"varint,2,opt,name=end,proto3,enum=margay.dataplane.v1.TracedPacket_End" json:"end,omitempty"`
+	Steps         []*TracedPacket_Step   `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"` // in the order of time
+	Lost          uint64                 `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`  // events that found no room since the trace began: if any, steps may be missing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TracedPacket) Reset() {
+	*x = TracedPacket{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TracedPacket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TracedPacket) ProtoMessage() {}
+
+func (x *TracedPacket) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
+func (*TracedPacket) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TracedPacket) GetPacket() uint32 {
+	if x != nil {
+		return x.Packet
+	}
+	return 0
+}
+
+func (x *TracedPacket) GetEnd() TracedPacket_End {
+	if x != nil {
+		return x.End
+	}
+	return TracedPacket_END_UNDER_WAY
+}
+
+func (x *TracedPacket) GetSteps() []*TracedPacket_Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *TracedPacket) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+// TracedPackets is a whole trace as one document; tools write it.
+type TracedPackets struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Packets       []*TracedPacket        `protobuf:"bytes,1,rep,name=packets,proto3" json:"packets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TracedPackets) Reset() {
+	*x = TracedPackets{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TracedPackets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TracedPackets) ProtoMessage() {}
+
+func (x *TracedPackets) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TracedPackets.ProtoReflect.Descriptor instead.
+func (*TracedPackets) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *TracedPackets) GetPackets() []*TracedPacket {
+	if x != nil {
+		return x.Packets
+	}
+	return nil
+}
+
+type CaptureRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Filter        string                 `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`                                                       // of packets as they are at the stage; empty: every packet
+	Stages        []CaptureRequest_Stage `protobuf:"varint,2,rep,packed,name=stages,proto3,enum=margay.dataplane.v1.CaptureRequest_Stage" json:"stages,omitempty"` // at least one
+	Count         uint32                 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`                                                        // 1 to 10,000,000 packets
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`                                                        // 1 to 2^32, of packets as they are kept
+	TimeoutMs     uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`                               // 1 to 3,600,000
+	Snap          uint32                 `protobuf:"varint,6,opt,name=snap,proto3" json:"snap,omitempty"`                                                          // bytes to keep of each packet, at most 262,144; 0: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureRequest) Reset() {
+	*x = CaptureRequest{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureRequest) ProtoMessage() {}
+
+func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureRequest.ProtoReflect.Descriptor instead.
+func (*CaptureRequest) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CaptureRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *CaptureRequest) GetStages() []CaptureRequest_Stage {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *CaptureRequest) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *CaptureRequest) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CaptureRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *CaptureRequest) GetSnap() uint32 {
+	if x != nil {
+		return x.Snap
+	}
+	return 0
+}
+
+type CaptureChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Packets       []*CaptureChunk_Packet `protobuf:"bytes,1,rep,name=packets,proto3" json:"packets,omitempty"`
+	End           *CaptureChunk_End      `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"` // in the last chunk only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureChunk) Reset() {
+	*x = CaptureChunk{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureChunk) ProtoMessage() {}
+
+func (x *CaptureChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureChunk.ProtoReflect.Descriptor instead.
+func (*CaptureChunk) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *CaptureChunk) GetPackets() []*CaptureChunk_Packet {
+	if x != nil {
+		return x.Packets
+	}
+	return nil
+}
+
+func (x *CaptureChunk) GetEnd() *CaptureChunk_End {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
 type NodeList_Node struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -925,7 +1450,7 @@ type NodeList_Node struct {
 
 func (x *NodeList_Node) Reset() {
 	*x = NodeList_Node{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[17]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1462,7 @@ func (x *NodeList_Node) String() string {
 func (*NodeList_Node) ProtoMessage() {}
 
 func (x *NodeList_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[17]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1551,7 @@ type PortList_PortState struct {
 
 func (x *PortList_PortState) Reset() {
 	*x = PortList_PortState{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[18]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1563,7 @@ func (x *PortList_PortState) String() string {
 func (*PortList_PortState) ProtoMessage() {}
 
 func (x *PortList_PortState) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[18]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1702,7 @@ type RouteList_Route struct {
 
 func (x *RouteList_Route) Reset() {
 	*x = RouteList_Route{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[20]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1714,7 @@ func (x *RouteList_Route) String() string {
 func (*RouteList_Route) ProtoMessage() {}
 
 func (x *RouteList_Route) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[20]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1766,7 @@ type RouteList_Adjacency struct {
 
 func (x *RouteList_Adjacency) Reset() {
 	*x = RouteList_Adjacency{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[21]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1778,7 @@ func (x *RouteList_Adjacency) String() string {
 func (*RouteList_Adjacency) ProtoMessage() {}
 
 func (x *RouteList_Adjacency) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[21]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1856,7 @@ type NeighborList_Neighbor struct {
 
 func (x *NeighborList_Neighbor) Reset() {
 	*x = NeighborList_Neighbor{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[22]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1868,7 @@ func (x *NeighborList_Neighbor) String() string {
 func (*NeighborList_Neighbor) ProtoMessage() {}
 
 func (x *NeighborList_Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[22]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1929,7 @@ type DropList_Drop struct {
 
 func (x *DropList_Drop) Reset() {
 	*x = DropList_Drop{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[23]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1941,7 @@ func (x *DropList_Drop) String() string {
 func (*DropList_Drop) ProtoMessage() {}
 
 func (x *DropList_Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[23]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1989,7 @@ type WorkerList_Worker struct {
 
 func (x *WorkerList_Worker) Reset() {
 	*x = WorkerList_Worker{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[26]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +2001,7 @@ func (x *WorkerList_Worker) String() string {
 func (*WorkerList_Worker) ProtoMessage() {}
 
 func (x *WorkerList_Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[26]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +2100,7 @@ type Diagnosis_Finding struct {
 
 func (x *Diagnosis_Finding) Reset() {
 	*x = Diagnosis_Finding{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[27]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +2112,7 @@ func (x *Diagnosis_Finding) String() string {
 func (*Diagnosis_Finding) ProtoMessage() {}
 
 func (x *Diagnosis_Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[27]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,6 +2161,431 @@ func (x *Diagnosis_Finding) GetSubject() string {
 		return x.Subject
 	}
 	return ""
+}
+
+type TracedPacket_Step struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          TracedPacket_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=margay.dataplane.v1.TracedPacket_Kind" json:"kind,omitempty"`
+	Stop          string                 `protobuf:"bytes,2,opt,name=stop,proto3" json:"stop,omitempty"` // of KIND_MADE and KIND_VISITED
+	Edge          string                 `protobuf:"bytes,3,opt,name=edge,proto3" json:"edge,omitempty"` // the stop it goes to; drop; "held" or "consumed" where it stays
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	InPort        string                 `protobuf:"bytes,5,opt,name=in_port,json=inPort,proto3" json:"in_port,omitempty"`    // empty: the forwarder made it
+	OutPort       string                 `protobuf:"bytes,6,opt,name=out_port,json=outPort,proto3" json:"out_port,omitempty"` // of KIND_TRANSMITTED
+	TimeNs        uint64                 `protobuf:"varint,7,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`   // Unix time
+	Worker        uint32                 `protobuf:"varint,8,opt,name=worker,proto3" json:"worker,omitempty"`
+	Vector        uint32                 `protobuf:"varint,9,opt,name=vector,proto3" json:"vector,omitempty"`                                  // packets that were there together
+	NsPerPacket   float64                `protobuf:"fixed64,10,opt,name=ns_per_packet,json=nsPerPacket,proto3" json:"ns_per_packet,omitempty"` // what the stop took for the vector, by its packets; 0 where that was not measured
+	Length        uint32                 `protobuf:"varint,11,opt,name=length,proto3" json:"length,omitempty"`
+	Segments      uint32                 `protobuf:"varint,12,opt,name=segments,proto3" json:"segments,omitempty"` // more than 1: a superpacket
+	GsoSize       uint32                 `protobuf:"varint,13,opt,name=gso_size,json=gsoSize,proto3" json:"gso_size,omitempty"`
+	Facts         []string               `protobuf:"bytes,14,rep,name=facts,proto3" json:"facts,omitempty"`        // what is known of the packet
+	Route         *TracedPacket_Route    `protobuf:"bytes,15,opt,name=route,proto3" json:"route,omitempty"`        // of stops that look it up
+	Ethernet      bool                   `protobuf:"varint,16,opt,name=ethernet,proto3" json:"ethernet,omitempty"` // data begins with an Ethernet header, else with IP
+	Data          []byte                 `protobuf:"bytes,17,opt,name=data,proto3" json:"data,omitempty"`          // the first bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TracedPacket_Step) Reset() {
+	*x = TracedPacket_Step{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TracedPacket_Step) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TracedPacket_Step) ProtoMessage() {}
+
+func (x *TracedPacket_Step) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TracedPacket_Step.ProtoReflect.Descriptor instead.
+func (*TracedPacket_Step) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 0}
+}
+
+func (x *TracedPacket_Step) GetKind() TracedPacket_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return TracedPacket_KIND_RECEIVED
+}
+
+func (x *TracedPacket_Step) GetStop() string {
+	if x != nil {
+		return x.Stop
+	}
+	return ""
+}
+
+func (x *TracedPacket_Step) GetEdge() string {
+	if x != nil {
+		return x.Edge
+	}
+	return ""
+}
+
+func (x *TracedPacket_Step) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TracedPacket_Step) GetInPort() string {
+	if x != nil {
+		return x.InPort
+	}
+	return ""
+}
+
+func (x *TracedPacket_Step) GetOutPort() string {
+	if x != nil {
+		return x.OutPort
+	}
+	return ""
+}
+
+func (x *TracedPacket_Step) GetTimeNs() uint64 {
+	if x != nil {
+		return x.TimeNs
+	}
+	return 0
+}
+
+func (x *TracedPacket_Step) GetWorker() uint32 {
+	if x != nil {
+		return x.Worker
+	}
+	return 0
+}
+
+func (x *TracedPacket_Step) GetVector() uint32 {
+	if x != nil {
+		return x.Vector
+	}
+	return 0
+}
+
+func (x *TracedPacket_Step) GetNsPerPacket() float64 {
+	if x != nil {
+		return x.NsPerPacket
+	}
+	return 0
+}
+
+func (x *TracedPacket_Step) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *TracedPacket_Step) GetSegments() uint32 {
+	if x != nil {
+		return x.Segments
+	}
+	return 0
+}
+
+func (x *TracedPacket_Step) GetGsoSize() uint32 {
+	if x != nil {
+		return x.GsoSize
+	}
+	return 0
+}
+
+func (x *TracedPacket_Step) GetFacts() []string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *TracedPacket_Step) GetRoute() *TracedPacket_Route {
+	if x != nil {
+		return x.Route
+	}
+	return nil
+}
+
+func (x *TracedPacket_Step) GetEthernet() bool {
+	if x != nil {
+		return x.Ethernet
+	}
+	return false
+}
+
+func (x *TracedPacket_Step) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// Route is looked up again when the step is told.
+type TracedPacket_Route struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Destination   string                 `protobuf:"bytes,1,opt,name=destination,proto3" json:"destination,omitempty"`
+	Prefix        string                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"` // empty: none covers the destination
+	NextHop       uint32                 `protobuf:"varint,3,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`
+	Adjacency     uint32                 `protobuf:"varint,4,opt,name=adjacency,proto3" json:"adjacency,omitempty"` // that the packet took, 0 for none
+	Chosen        *RouteList_Adjacency   `protobuf:"bytes,5,opt,name=chosen,proto3" json:"chosen,omitempty"`        // what it is; missing if it is not the prefix's any more
+	Changed       bool                   `protobuf:"varint,6,opt,name=changed,proto3" json:"changed,omitempty"`     // the table no longer says what the packet was told
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TracedPacket_Route) Reset() {
+	*x = TracedPacket_Route{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TracedPacket_Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TracedPacket_Route) ProtoMessage() {}
+
+func (x *TracedPacket_Route) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TracedPacket_Route.ProtoReflect.Descriptor instead.
+func (*TracedPacket_Route) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 1}
+}
+
+func (x *TracedPacket_Route) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *TracedPacket_Route) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *TracedPacket_Route) GetNextHop() uint32 {
+	if x != nil {
+		return x.NextHop
+	}
+	return 0
+}
+
+func (x *TracedPacket_Route) GetAdjacency() uint32 {
+	if x != nil {
+		return x.Adjacency
+	}
+	return 0
+}
+
+func (x *TracedPacket_Route) GetChosen() *RouteList_Adjacency {
+	if x != nil {
+		return x.Chosen
+	}
+	return nil
+}
+
+func (x *TracedPacket_Route) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+type CaptureChunk_Packet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stage         CaptureRequest_Stage   `protobuf:"varint,1,opt,name=stage,proto3,enum=margay.dataplane.v1.CaptureRequest_Stage" json:"stage,omitempty"`
+	TimeNs        uint64                 `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`   // Unix time
+	InPort        string                 `protobuf:"bytes,3,opt,name=in_port,json=inPort,proto3" json:"in_port,omitempty"`    // empty: the forwarder made it
+	OutPort       string                 `protobuf:"bytes,4,opt,name=out_port,json=outPort,proto3" json:"out_port,omitempty"` // of STAGE_PRE_TX
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`                  // of STAGE_DROP
+	Ethernet      bool                   `protobuf:"varint,6,opt,name=ethernet,proto3" json:"ethernet,omitempty"`             // data begins with an Ethernet header, else with IP
+	Length        uint32                 `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"`                 // of the packet
+	Segments      uint32                 `protobuf:"varint,8,opt,name=segments,proto3" json:"segments,omitempty"`             // more than 1: a superpacket
+	GsoSize       uint32                 `protobuf:"varint,9,opt,name=gso_size,json=gsoSize,proto3" json:"gso_size,omitempty"`
+	Data          []byte                 `protobuf:"bytes,10,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureChunk_Packet) Reset() {
+	*x = CaptureChunk_Packet{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureChunk_Packet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureChunk_Packet) ProtoMessage() {}
+
+func (x *CaptureChunk_Packet) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureChunk_Packet.ProtoReflect.Descriptor instead.
+func (*CaptureChunk_Packet) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{21, 0}
+}
+
+func (x *CaptureChunk_Packet) GetStage() CaptureRequest_Stage {
+	if x != nil {
+		return x.Stage
+	}
+	return CaptureRequest_STAGE_UNKNOWN
+}
+
+func (x *CaptureChunk_Packet) GetTimeNs() uint64 {
+	if x != nil {
+		return x.TimeNs
+	}
+	return 0
+}
+
+func (x *CaptureChunk_Packet) GetInPort() string {
+	if x != nil {
+		return x.InPort
+	}
+	return ""
+}
+
+func (x *CaptureChunk_Packet) GetOutPort() string {
+	if x != nil {
+		return x.OutPort
+	}
+	return ""
+}
+
+func (x *CaptureChunk_Packet) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CaptureChunk_Packet) GetEthernet() bool {
+	if x != nil {
+		return x.Ethernet
+	}
+	return false
+}
+
+func (x *CaptureChunk_Packet) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *CaptureChunk_Packet) GetSegments() uint32 {
+	if x != nil {
+		return x.Segments
+	}
+	return 0
+}
+
+func (x *CaptureChunk_Packet) GetGsoSize() uint32 {
+	if x != nil {
+		return x.GsoSize
+	}
+	return 0
+}
+
+func (x *CaptureChunk_Packet) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type CaptureChunk_End struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Why           CaptureChunk_End_Why   `protobuf:"varint,1,opt,name=why,proto3,enum=margay.dataplane.v1.CaptureChunk_End_Why" json:"why,omitempty"`
+	Lost          uint64                 `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"` // packets that found no room
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureChunk_End) Reset() {
+	*x = CaptureChunk_End{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureChunk_End) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureChunk_End) ProtoMessage() {}
+
+func (x *CaptureChunk_End) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureChunk_End.ProtoReflect.Descriptor instead.
+func (*CaptureChunk_End) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{21, 1}
+}
+
+func (x *CaptureChunk_End) GetWhy() CaptureChunk_End_Why {
+	if x != nil {
+		return x.Why
+	}
+	return CaptureChunk_End_WHY_TIME
+}
+
+func (x *CaptureChunk_End) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
 }
 
 var File_api_dataplane_v1_inspect_proto protoreflect.FileDescriptor
@@ -1777,7 +2727,93 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\vSEVERITY_OK\x10\x00\x12\x11\n" +
 	"\rSEVERITY_NOTE\x10\x01\x12\x14\n" +
 	"\x10SEVERITY_WARNING\x10\x02\x12\x12\n" +
-	"\x0eSEVERITY_FAULT\x10\x032\xb2\x05\n" +
+	"\x0eSEVERITY_FAULT\x10\x03\"o\n" +
+	"\fTraceRequest\x12\x16\n" +
+	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x03 \x01(\rR\ttimeoutMs\x12\x12\n" +
+	"\x04made\x18\x04 \x01(\bR\x04made\"\xb3\b\n" +
+	"\fTracedPacket\x12\x16\n" +
+	"\x06packet\x18\x01 \x01(\rR\x06packet\x127\n" +
+	"\x03end\x18\x02 \x01(\x0e2%.margay.dataplane.v1.TracedPacket.EndR\x03end\x12<\n" +
+	"\x05steps\x18\x03 \x03(\v2&.margay.dataplane.v1.TracedPacket.StepR\x05steps\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\x04R\x04lost\x1a\xf7\x03\n" +
+	"\x04Step\x12:\n" +
+	"\x04kind\x18\x01 \x01(\x0e2&.margay.dataplane.v1.TracedPacket.KindR\x04kind\x12\x12\n" +
+	"\x04stop\x18\x02 \x01(\tR\x04stop\x12\x12\n" +
+	"\x04edge\x18\x03 \x01(\tR\x04edge\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
+	"\ain_port\x18\x05 \x01(\tR\x06inPort\x12\x19\n" +
+	"\bout_port\x18\x06 \x01(\tR\aoutPort\x12\x17\n" +
+	"\atime_ns\x18\a \x01(\x04R\x06timeNs\x12\x16\n" +
+	"\x06worker\x18\b \x01(\rR\x06worker\x12\x16\n" +
+	"\x06vector\x18\t \x01(\rR\x06vector\x12\"\n" +
+	"\rns_per_packet\x18\n" +
+	" \x01(\x01R\vnsPerPacket\x12\x16\n" +
+	"\x06length\x18\v \x01(\rR\x06length\x12\x1a\n" +
+	"\bsegments\x18\f \x01(\rR\bsegments\x12\x19\n" +
+	"\bgso_size\x18\r \x01(\rR\agsoSize\x12\x14\n" +
+	"\x05facts\x18\x0e \x03(\tR\x05facts\x12=\n" +
+	"\x05route\x18\x0f \x01(\v2'.margay.dataplane.v1.TracedPacket.RouteR\x05route\x12\x1a\n" +
+	"\bethernet\x18\x10 \x01(\bR\bethernet\x12\x12\n" +
+	"\x04data\x18\x11 \x01(\fR\x04data\x1a\xd6\x01\n" +
+	"\x05Route\x12 \n" +
+	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x19\n" +
+	"\bnext_hop\x18\x03 \x01(\rR\anextHop\x12\x1c\n" +
+	"\tadjacency\x18\x04 \x01(\rR\tadjacency\x12@\n" +
+	"\x06chosen\x18\x05 \x01(\v2(.margay.dataplane.v1.RouteList.AdjacencyR\x06chosen\x12\x18\n" +
+	"\achanged\x18\x06 \x01(\bR\achanged\"I\n" +
+	"\x03End\x12\x11\n" +
+	"\rEND_UNDER_WAY\x10\x00\x12\f\n" +
+	"\bEND_SENT\x10\x01\x12\x0f\n" +
+	"\vEND_DROPPED\x10\x02\x12\x10\n" +
+	"\fEND_CONSUMED\x10\x03\"b\n" +
+	"\x04Kind\x12\x11\n" +
+	"\rKIND_RECEIVED\x10\x00\x12\r\n" +
+	"\tKIND_MADE\x10\x01\x12\x10\n" +
+	"\fKIND_VISITED\x10\x02\x12\x14\n" +
+	"\x10KIND_TRANSMITTED\x10\x03\x12\x10\n" +
+	"\fKIND_DROPPED\x10\x04\"L\n" +
+	"\rTracedPackets\x12;\n" +
+	"\apackets\x18\x01 \x03(\v2!.margay.dataplane.v1.TracedPacketR\apackets\"\x96\x02\n" +
+	"\x0eCaptureRequest\x12\x16\n" +
+	"\x06filter\x18\x01 \x01(\tR\x06filter\x12A\n" +
+	"\x06stages\x18\x02 \x03(\x0e2).margay.dataplane.v1.CaptureRequest.StageR\x06stages\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12\x12\n" +
+	"\x04snap\x18\x06 \x01(\rR\x04snap\"J\n" +
+	"\x05Stage\x12\x11\n" +
+	"\rSTAGE_UNKNOWN\x10\x00\x12\f\n" +
+	"\bSTAGE_RX\x10\x01\x12\x10\n" +
+	"\fSTAGE_PRE_TX\x10\x02\x12\x0e\n" +
+	"\n" +
+	"STAGE_DROP\x10\x03\"\xc7\x04\n" +
+	"\fCaptureChunk\x12B\n" +
+	"\apackets\x18\x01 \x03(\v2(.margay.dataplane.v1.CaptureChunk.PacketR\apackets\x127\n" +
+	"\x03end\x18\x02 \x01(\v2%.margay.dataplane.v1.CaptureChunk.EndR\x03end\x1a\xad\x02\n" +
+	"\x06Packet\x12?\n" +
+	"\x05stage\x18\x01 \x01(\x0e2).margay.dataplane.v1.CaptureRequest.StageR\x05stage\x12\x17\n" +
+	"\atime_ns\x18\x02 \x01(\x04R\x06timeNs\x12\x17\n" +
+	"\ain_port\x18\x03 \x01(\tR\x06inPort\x12\x19\n" +
+	"\bout_port\x18\x04 \x01(\tR\aoutPort\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bethernet\x18\x06 \x01(\bR\bethernet\x12\x16\n" +
+	"\x06length\x18\a \x01(\rR\x06length\x12\x1a\n" +
+	"\bsegments\x18\b \x01(\rR\bsegments\x12\x19\n" +
+	"\bgso_size\x18\t \x01(\rR\agsoSize\x12\x12\n" +
+	"\x04data\x18\n" +
+	" \x01(\fR\x04data\x1a\x89\x01\n" +
+	"\x03End\x12;\n" +
+	"\x03why\x18\x01 \x01(\x0e2).margay.dataplane.v1.CaptureChunk.End.WhyR\x03why\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"1\n" +
+	"\x03Why\x12\f\n" +
+	"\bWHY_TIME\x10\x00\x12\r\n" +
+	"\tWHY_COUNT\x10\x01\x12\r\n" +
+	"\tWHY_BYTES\x10\x022\xd8\x06\n" +
 	"\aInspect\x12L\n" +
 	"\tGetStatus\x12\".margay.dataplane.v1.StatusRequest\x1a\x1b.margay.dataplane.v1.Status\x12Q\n" +
 	"\tListNodes\x12%.margay.dataplane.v1.ListNodesRequest\x1a\x1d.margay.dataplane.v1.NodeList\x12Q\n" +
@@ -1787,7 +2823,9 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\rListNeighbors\x12).margay.dataplane.v1.ListNeighborsRequest\x1a!.margay.dataplane.v1.NeighborList\x12Q\n" +
 	"\tListDrops\x12%.margay.dataplane.v1.ListDropsRequest\x1a\x1d.margay.dataplane.v1.DropList\x12W\n" +
 	"\vListWorkers\x12'.margay.dataplane.v1.ListWorkersRequest\x1a\x1f.margay.dataplane.v1.WorkerList\x12P\n" +
-	"\bDiagnose\x12$.margay.dataplane.v1.DiagnoseRequest\x1a\x1e.margay.dataplane.v1.DiagnosisB0Z.margay.dev/margay/api/dataplane/v1;dataplanev1b\x06proto3"
+	"\bDiagnose\x12$.margay.dataplane.v1.DiagnoseRequest\x1a\x1e.margay.dataplane.v1.Diagnosis\x12O\n" +
+	"\x05Trace\x12!.margay.dataplane.v1.TraceRequest\x1a!.margay.dataplane.v1.TracedPacket0\x01\x12S\n" +
+	"\aCapture\x12#.margay.dataplane.v1.CaptureRequest\x1a!.margay.dataplane.v1.CaptureChunk0\x01B0Z.margay.dev/margay/api/dataplane/v1;dataplanev1b\x06proto3"
 
 var (
 	file_api_dataplane_v1_inspect_proto_rawDescOnce sync.Once
@@ -1801,76 +2839,104 @@ func file_api_dataplane_v1_inspect_proto_rawDescGZIP() []byte {
 	return file_api_dataplane_v1_inspect_proto_rawDescData
 }
 
-var file_api_dataplane_v1_inspect_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_dataplane_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_api_dataplane_v1_inspect_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_api_dataplane_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_api_dataplane_v1_inspect_proto_goTypes = []any{
 	(Diagnosis_Finding_Severity)(0), // 0: margay.dataplane.v1.Diagnosis.Finding.Severity
-	(*StatusRequest)(nil),           // 1: margay.dataplane.v1.StatusRequest
-	(*ListNodesRequest)(nil),        // 2: margay.dataplane.v1.ListNodesRequest
-	(*ListPortsRequest)(nil),        // 3: margay.dataplane.v1.ListPortsRequest
-	(*ListRoutesRequest)(nil),       // 4: margay.dataplane.v1.ListRoutesRequest
-	(*ListNeighborsRequest)(nil),    // 5: margay.dataplane.v1.ListNeighborsRequest
-	(*ListDropsRequest)(nil),        // 6: margay.dataplane.v1.ListDropsRequest
-	(*ListWorkersRequest)(nil),      // 7: margay.dataplane.v1.ListWorkersRequest
-	(*DiagnoseRequest)(nil),         // 8: margay.dataplane.v1.DiagnoseRequest
-	(*Status)(nil),                  // 9: margay.dataplane.v1.Status
-	(*NodeList)(nil),                // 10: margay.dataplane.v1.NodeList
-	(*PortList)(nil),                // 11: margay.dataplane.v1.PortList
-	(*RouteList)(nil),               // 12: margay.dataplane.v1.RouteList
-	(*NeighborList)(nil),            // 13: margay.dataplane.v1.NeighborList
-	(*DropList)(nil),                // 14: margay.dataplane.v1.DropList
-	(*Account)(nil),                 // 15: margay.dataplane.v1.Account
-	(*WorkerList)(nil),              // 16: margay.dataplane.v1.WorkerList
-	(*Diagnosis)(nil),               // 17: margay.dataplane.v1.Diagnosis
-	(*NodeList_Node)(nil),           // 18: margay.dataplane.v1.NodeList.Node
-	(*PortList_PortState)(nil),      // 19: margay.dataplane.v1.PortList.PortState
-	nil,                             // 20: margay.dataplane.v1.PortList.PortState.DriverEntry
-	(*RouteList_Route)(nil),         // 21: margay.dataplane.v1.RouteList.Route
-	(*RouteList_Adjacency)(nil),     // 22: margay.dataplane.v1.RouteList.Adjacency
-	(*NeighborList_Neighbor)(nil),   // 23: margay.dataplane.v1.NeighborList.Neighbor
-	(*DropList_Drop)(nil),           // 24: margay.dataplane.v1.DropList.Drop
-	nil,                             // 25: margay.dataplane.v1.Account.MadeEntry
-	nil,                             // 26: margay.dataplane.v1.Account.ConsumedEntry
-	(*WorkerList_Worker)(nil),       // 27: margay.dataplane.v1.WorkerList.Worker
-	(*Diagnosis_Finding)(nil),       // 28: margay.dataplane.v1.Diagnosis.Finding
-	(*Condition)(nil),               // 29: margay.dataplane.v1.Condition
+	(TracedPacket_End)(0),           // 1: margay.dataplane.v1.TracedPacket.End
+	(TracedPacket_Kind)(0),          // 2: margay.dataplane.v1.TracedPacket.Kind
+	(CaptureRequest_Stage)(0),       // 3: margay.dataplane.v1.CaptureRequest.Stage
+	(CaptureChunk_End_Why)(0),       // 4: margay.dataplane.v1.CaptureChunk.End.Why
+	(*StatusRequest)(nil),           // 5: margay.dataplane.v1.StatusRequest
+	(*ListNodesRequest)(nil),        // 6: margay.dataplane.v1.ListNodesRequest
+	(*ListPortsRequest)(nil),        // 7: margay.dataplane.v1.ListPortsRequest
+	(*ListRoutesRequest)(nil),       // 8: margay.dataplane.v1.ListRoutesRequest
+	(*ListNeighborsRequest)(nil),    // 9: margay.dataplane.v1.ListNeighborsRequest
+	(*ListDropsRequest)(nil),        // 10: margay.dataplane.v1.ListDropsRequest
+	(*ListWorkersRequest)(nil),      // 11: margay.dataplane.v1.ListWorkersRequest
+	(*DiagnoseRequest)(nil),         // 12: margay.dataplane.v1.DiagnoseRequest
+	(*Status)(nil),                  // 13: margay.dataplane.v1.Status
+	(*NodeList)(nil),                // 14: margay.dataplane.v1.NodeList
+	(*PortList)(nil),                // 15: margay.dataplane.v1.PortList
+	(*RouteList)(nil),               // 16: margay.dataplane.v1.RouteList
+	(*NeighborList)(nil),            // 17: margay.dataplane.v1.NeighborList
+	(*DropList)(nil),                // 18: margay.dataplane.v1.DropList
+	(*Account)(nil),                 // 19: margay.dataplane.v1.Account
+	(*WorkerList)(nil),              // 20: margay.dataplane.v1.WorkerList
+	(*Diagnosis)(nil),               // 21: margay.dataplane.v1.Diagnosis
+	(*TraceRequest)(nil),            // 22: margay.dataplane.v1.TraceRequest
+	(*TracedPacket)(nil),            // 23: margay.dataplane.v1.TracedPacket
+	(*TracedPackets)(nil),           // 24: margay.dataplane.v1.TracedPackets
+	(*CaptureRequest)(nil),          // 25: margay.dataplane.v1.CaptureRequest
+	(*CaptureChunk)(nil),            // 26: margay.dataplane.v1.CaptureChunk
+	(*NodeList_Node)(nil),           // 27: margay.dataplane.v1.NodeList.Node
+	(*PortList_PortState)(nil),      // 28: margay.dataplane.v1.PortList.PortState
+	nil,                             // 29: margay.dataplane.v1.PortList.PortState.DriverEntry
+	(*RouteList_Route)(nil),         // 30: margay.dataplane.v1.RouteList.Route
+	(*RouteList_Adjacency)(nil),     // 31: margay.dataplane.v1.RouteList.Adjacency
+	(*NeighborList_Neighbor)(nil),   // 32: margay.dataplane.v1.NeighborList.Neighbor
+	(*DropList_Drop)(nil),           // 33: margay.dataplane.v1.DropList.Drop
+	nil,                             // 34: margay.dataplane.v1.Account.MadeEntry
+	nil,                             // 35: margay.dataplane.v1.Account.ConsumedEntry
+	(*WorkerList_Worker)(nil),       // 36: margay.dataplane.v1.WorkerList.Worker
+	(*Diagnosis_Finding)(nil),       // 37: margay.dataplane.v1.Diagnosis.Finding
+	(*TracedPacket_Step)(nil),       // 38: margay.dataplane.v1.TracedPacket.Step
+	(*TracedPacket_Route)(nil),      // 39: margay.dataplane.v1.TracedPacket.Route
+	(*CaptureChunk_Packet)(nil),     // 40: margay.dataplane.v1.CaptureChunk.Packet
+	(*CaptureChunk_End)(nil),        // 41: margay.dataplane.v1.CaptureChunk.End
+	(*Condition)(nil),               // 42: margay.dataplane.v1.Condition
 }
 var file_api_dataplane_v1_inspect_proto_depIdxs = []int32{
-	29, // 0: margay.dataplane.v1.Status.conditions:type_name -> margay.dataplane.v1.Condition
-	18, // 1: margay.dataplane.v1.NodeList.nodes:type_name -> margay.dataplane.v1.NodeList.Node
-	19, // 2: margay.dataplane.v1.PortList.ports:type_name -> margay.dataplane.v1.PortList.PortState
-	21, // 3: margay.dataplane.v1.RouteList.routes:type_name -> margay.dataplane.v1.RouteList.Route
-	23, // 4: margay.dataplane.v1.NeighborList.neighbors:type_name -> margay.dataplane.v1.NeighborList.Neighbor
-	24, // 5: margay.dataplane.v1.DropList.drops:type_name -> margay.dataplane.v1.DropList.Drop
-	15, // 6: margay.dataplane.v1.DropList.account:type_name -> margay.dataplane.v1.Account
-	25, // 7: margay.dataplane.v1.Account.made:type_name -> margay.dataplane.v1.Account.MadeEntry
-	26, // 8: margay.dataplane.v1.Account.consumed:type_name -> margay.dataplane.v1.Account.ConsumedEntry
-	27, // 9: margay.dataplane.v1.WorkerList.workers:type_name -> margay.dataplane.v1.WorkerList.Worker
-	28, // 10: margay.dataplane.v1.Diagnosis.findings:type_name -> margay.dataplane.v1.Diagnosis.Finding
-	20, // 11: margay.dataplane.v1.PortList.PortState.driver:type_name -> margay.dataplane.v1.PortList.PortState.DriverEntry
-	22, // 12: margay.dataplane.v1.RouteList.Route.adjacencies:type_name -> margay.dataplane.v1.RouteList.Adjacency
-	0,  // 13: margay.dataplane.v1.Diagnosis.Finding.severity:type_name -> margay.dataplane.v1.Diagnosis.Finding.Severity
-	1,  // 14: margay.dataplane.v1.Inspect.GetStatus:input_type -> margay.dataplane.v1.StatusRequest
-	2,  // 15: margay.dataplane.v1.Inspect.ListNodes:input_type -> margay.dataplane.v1.ListNodesRequest
-	3,  // 16: margay.dataplane.v1.Inspect.ListPorts:input_type -> margay.dataplane.v1.ListPortsRequest
-	4,  // 17: margay.dataplane.v1.Inspect.ListRoutes:input_type -> margay.dataplane.v1.ListRoutesRequest
-	5,  // 18: margay.dataplane.v1.Inspect.ListNeighbors:input_type -> margay.dataplane.v1.ListNeighborsRequest
-	6,  // 19: margay.dataplane.v1.Inspect.ListDrops:input_type -> margay.dataplane.v1.ListDropsRequest
-	7,  // 20: margay.dataplane.v1.Inspect.ListWorkers:input_type -> margay.dataplane.v1.ListWorkersRequest
-	8,  // 21: margay.dataplane.v1.Inspect.Diagnose:input_type -> margay.dataplane.v1.DiagnoseRequest
-	9,  // 22: margay.dataplane.v1.Inspect.GetStatus:output_type -> margay.dataplane.v1.Status
-	10, // 23: margay.dataplane.v1.Inspect.ListNodes:output_type -> margay.dataplane.v1.NodeList
-	11, // 24: margay.dataplane.v1.Inspect.ListPorts:output_type -> margay.dataplane.v1.PortList
-	12, // 25: margay.dataplane.v1.Inspect.ListRoutes:output_type -> margay.dataplane.v1.RouteList
-	13, // 26: margay.dataplane.v1.Inspect.ListNeighbors:output_type -> margay.dataplane.v1.NeighborList
-	14, // 27: margay.dataplane.v1.Inspect.ListDrops:output_type -> margay.dataplane.v1.DropList
-	16, // 28: margay.dataplane.v1.Inspect.ListWorkers:output_type -> margay.dataplane.v1.WorkerList
-	17, // 29: margay.dataplane.v1.Inspect.Diagnose:output_type -> margay.dataplane.v1.Diagnosis
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	42, // 0: margay.dataplane.v1.Status.conditions:type_name -> margay.dataplane.v1.Condition
+	27, // 1: margay.dataplane.v1.NodeList.nodes:type_name -> margay.dataplane.v1.NodeList.Node
+	28, // 2: margay.dataplane.v1.PortList.ports:type_name -> margay.dataplane.v1.PortList.PortState
+	30, // 3: margay.dataplane.v1.RouteList.routes:type_name -> margay.dataplane.v1.RouteList.Route
+	32, // 4: margay.dataplane.v1.NeighborList.neighbors:type_name -> margay.dataplane.v1.NeighborList.Neighbor
+	33, // 5: margay.dataplane.v1.DropList.drops:type_name -> margay.dataplane.v1.DropList.Drop
+	19, // 6: margay.dataplane.v1.DropList.account:type_name -> margay.dataplane.v1.Account
+	34, // 7: margay.dataplane.v1.Account.made:type_name -> margay.dataplane.v1.Account.MadeEntry
+	35, // 8: margay.dataplane.v1.Account.consumed:type_name -> margay.dataplane.v1.Account.ConsumedEntry
+	36, // 9: margay.dataplane.v1.WorkerList.workers:type_name -> margay.dataplane.v1.WorkerList.Worker
+	37, // 10: margay.dataplane.v1.Diagnosis.findings:type_name -> margay.dataplane.v1.Diagnosis.Finding
+	1,  // 11: margay.dataplane.v1.TracedPacket.end:type_name -> margay.dataplane.v1.TracedPacket.End
+	38, // 12: margay.dataplane.v1.TracedPacket.steps:type_name -> margay.dataplane.v1.TracedPacket.Step
+	23, // 13: margay.dataplane.v1.TracedPackets.packets:type_name -> margay.dataplane.v1.TracedPacket
+	3,  // 14: margay.dataplane.v1.CaptureRequest.stages:type_name -> margay.dataplane.v1.CaptureRequest.Stage
+	40, // 15: margay.dataplane.v1.CaptureChunk.packets:type_name -> margay.dataplane.v1.CaptureChunk.Packet
+	41, // 16: margay.dataplane.v1.CaptureChunk.end:type_name -> margay.dataplane.v1.CaptureChunk.End
+	29, // 17: margay.dataplane.v1.PortList.PortState.driver:type_name -> margay.dataplane.v1.PortList.PortState.DriverEntry
+	31, // 18: margay.dataplane.v1.RouteList.Route.adjacencies:type_name -> margay.dataplane.v1.RouteList.Adjacency
+	0,  // 19: margay.dataplane.v1.Diagnosis.Finding.severity:type_name -> margay.dataplane.v1.Diagnosis.Finding.Severity
+	2,  // 20: margay.dataplane.v1.TracedPacket.Step.kind:type_name -> margay.dataplane.v1.TracedPacket.Kind
+	39, // 21: margay.dataplane.v1.TracedPacket.Step.route:type_name -> margay.dataplane.v1.TracedPacket.Route
+	31, // 22: margay.dataplane.v1.TracedPacket.Route.chosen:type_name -> margay.dataplane.v1.RouteList.Adjacency
+	3,  // 23: margay.dataplane.v1.CaptureChunk.Packet.stage:type_name -> margay.dataplane.v1.CaptureRequest.Stage
+	4,  // 24: margay.dataplane.v1.CaptureChunk.End.why:type_name -> margay.dataplane.v1.CaptureChunk.End.Why
+	5,  // 25: margay.dataplane.v1.Inspect.GetStatus:input_type -> margay.dataplane.v1.StatusRequest
+	6,  // 26: margay.dataplane.v1.Inspect.ListNodes:input_type -> margay.dataplane.v1.ListNodesRequest
+	7,  // 27: margay.dataplane.v1.Inspect.ListPorts:input_type -> margay.dataplane.v1.ListPortsRequest
+	8,  // 28: margay.dataplane.v1.Inspect.ListRoutes:input_type -> margay.dataplane.v1.ListRoutesRequest
+	9,  // 29: margay.dataplane.v1.Inspect.ListNeighbors:input_type -> margay.dataplane.v1.ListNeighborsRequest
+	10, // 30: margay.dataplane.v1.Inspect.ListDrops:input_type -> margay.dataplane.v1.ListDropsRequest
+	11, // 31: margay.dataplane.v1.Inspect.ListWorkers:input_type -> margay.dataplane.v1.ListWorkersRequest
+	12, // 32: margay.dataplane.v1.Inspect.Diagnose:input_type -> margay.dataplane.v1.DiagnoseRequest
+	22, // 33: margay.dataplane.v1.Inspect.Trace:input_type -> margay.dataplane.v1.TraceRequest
+	25, // 34: margay.dataplane.v1.Inspect.Capture:input_type -> margay.dataplane.v1.CaptureRequest
+	13, // 35: margay.dataplane.v1.Inspect.GetStatus:output_type -> margay.dataplane.v1.Status
+	14, // 36: margay.dataplane.v1.Inspect.ListNodes:output_type -> margay.dataplane.v1.NodeList
+	15, // 37: margay.dataplane.v1.Inspect.ListPorts:output_type -> margay.dataplane.v1.PortList
+	16, // 38: margay.dataplane.v1.Inspect.ListRoutes:output_type -> margay.dataplane.v1.RouteList
+	17, // 39: margay.dataplane.v1.Inspect.ListNeighbors:output_type -> margay.dataplane.v1.NeighborList
+	18, // 40: margay.dataplane.v1.Inspect.ListDrops:output_type -> margay.dataplane.v1.DropList
+	20, // 41: margay.dataplane.v1.Inspect.ListWorkers:output_type -> margay.dataplane.v1.WorkerList
+	21, // 42: margay.dataplane.v1.Inspect.Diagnose:output_type -> margay.dataplane.v1.Diagnosis
+	23, // 43: margay.dataplane.v1.Inspect.Trace:output_type -> margay.dataplane.v1.TracedPacket
+	26, // 44: margay.dataplane.v1.Inspect.Capture:output_type -> margay.dataplane.v1.CaptureChunk
+	35, // [35:45] is the sub-list for method output_type
+	25, // [25:35] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_api_dataplane_v1_inspect_proto_init() }
@@ -1884,8 +2950,8 @@ func file_api_dataplane_v1_inspect_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_dataplane_v1_inspect_proto_rawDesc), len(file_api_dataplane_v1_inspect_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   28,
+			NumEnums:      5,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,8 @@ const (
 	Inspect_ListDrops_FullMethodName     = "/margay.dataplane.v1.Inspect/ListDrops"
 	Inspect_ListWorkers_FullMethodName   = "/margay.dataplane.v1.Inspect/ListWorkers"
 	Inspect_Diagnose_FullMethodName      = "/margay.dataplane.v1.Inspect/Diagnose"
+	Inspect_Trace_FullMethodName         = "/margay.dataplane.v1.Inspect/Trace"
+	Inspect_Capture_FullMethodName       = "/margay.dataplane.v1.Inspect/Capture"
 )
 
 // InspectClient is the client API for Inspect service.
@@ -43,6 +45,14 @@ type InspectClient interface {
 	ListDrops(ctx context.Context, in *ListDropsRequest, opts ...grpc.CallOption) (*DropList, error)
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*WorkerList, error)
 	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*Diagnosis, error)
+	// Trace follows packets from stop to stop. Each is sent when its walk has
+	// ended; those that are under way when the time is over are sent then. It
+	// fails with RESOURCE_EXHAUSTED while too many watch. Headers are sent as soon
+	// as packets are looked at.
+	Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TracedPacket], error)
+	// Capture sends packets as they are at some stages, in chunks; the last chunk
+	// says why it is the last. It fails as Trace does.
+	Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CaptureChunk], error)
 }
 
 type inspectClient struct {
@@ -142,6 +152,44 @@ func (c *inspectClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts 
 	return out, nil
 }
 
+func (c *inspectClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TracedPacket], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Inspect_ServiceDesc.Streams[1], Inspect_Trace_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TraceRequest, TracedPacket]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspect_TraceClient = grpc.ServerStreamingClient[TracedPacket]
+
+func (c *inspectClient) Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CaptureChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Inspect_ServiceDesc.Streams[2], Inspect_Capture_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CaptureRequest, CaptureChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspect_CaptureClient = grpc.ServerStreamingClient[CaptureChunk]
+
 // InspectServer is the server API for Inspect service.
 // All implementations must embed UnimplementedInspectServer
 // for forward compatibility.
@@ -156,6 +204,14 @@ type InspectServer interface {
 	ListDrops(context.Context, *ListDropsRequest) (*DropList, error)
 	ListWorkers(context.Context, *ListWorkersRequest) (*WorkerList, error)
 	Diagnose(context.Context, *DiagnoseRequest) (*Diagnosis, error)
+	// Trace follows packets from stop to stop. Each is sent when its walk has
+	// ended; those that are under way when the time is over are sent then. It
+	// fails with RESOURCE_EXHAUSTED while too many watch. Headers are sent as soon
+	// as packets are looked at.
+	Trace(*TraceRequest, grpc.ServerStreamingServer[TracedPacket]) error
+	// Capture sends packets as they are at some stages, in chunks; the last chunk
+	// says why it is the last. It fails as Trace does.
+	Capture(*CaptureRequest, grpc.ServerStreamingServer[CaptureChunk]) error
 	mustEmbedUnimplementedInspectServer()
 }
 
@@ -189,6 +245,12 @@ func (UnimplementedInspectServer) ListWorkers(context.Context, *ListWorkersReque
 }
 func (UnimplementedInspectServer) Diagnose(context.Context, *DiagnoseRequest) (*Diagnosis, error) {
 	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
+}
+func (UnimplementedInspectServer) Trace(*TraceRequest, grpc.ServerStreamingServer[TracedPacket]) error {
+	return status.Error(codes.Unimplemented, "method Trace not implemented")
+}
+func (UnimplementedInspectServer) Capture(*CaptureRequest, grpc.ServerStreamingServer[CaptureChunk]) error {
+	return status.Error(codes.Unimplemented, "method Capture not implemented")
 }
 func (UnimplementedInspectServer) mustEmbedUnimplementedInspectServer() {}
 func (UnimplementedInspectServer) testEmbeddedByValue()                 {}
@@ -348,6 +410,28 @@ func _Inspect_Diagnose_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Inspect_Trace_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TraceRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InspectServer).Trace(m, &grpc.GenericServerStream[TraceRequest, TracedPacket]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspect_TraceServer = grpc.ServerStreamingServer[TracedPacket]
+
+func _Inspect_Capture_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CaptureRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InspectServer).Capture(m, &grpc.GenericServerStream[CaptureRequest, CaptureChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspect_CaptureServer = grpc.ServerStreamingServer[CaptureChunk]
+
 // Inspect_ServiceDesc is the grpc.ServiceDesc for Inspect service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -388,6 +472,16 @@ var Inspect_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ListRoutes",
 			Handler:       _Inspect_ListRoutes_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Trace",
+			Handler:       _Inspect_Trace_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Capture",
+			Handler:       _Inspect_Capture_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -64,7 +65,12 @@ func (c *ctl) knock(ctx context.Context) error {
 
 // ask runs one question within the time that the operator gave.
 func (c *ctl) ask(ctx context.Context, question func(context.Context, dataplanev1.InspectClient) error) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	return c.askFor(ctx, 0, question)
+}
+
+// askFor is ask for a question whose answer takes its time, and that much more.
+func (c *ctl) askFor(ctx context.Context, takes time.Duration, question func(context.Context, dataplanev1.InspectClient) error) error {
+	ctx, cancel := context.WithTimeout(ctx, takes+c.timeout)
 	defer cancel()
 	conn, err := c.connect(ctx)
 	if err != nil {
@@ -105,6 +111,10 @@ func (c *ctl) explain(err error) error {
 	switch s.Code() {
 	case codes.Unimplemented:
 		return unreachable{fmt.Errorf("the forwarder does not know this question (%s).\n  It is older or newer than this margayctl (%s): use the one that came with it", said, version.Version())}
+	case codes.InvalidArgument:
+		return errors.New(said)
+	case codes.ResourceExhausted:
+		return unreachable{fmt.Errorf("the forwarder is busy: %s", said)}
 	case codes.DeadlineExceeded:
 		return unreachable{fmt.Errorf("the forwarder did not answer within %v.\n  It may be overloaded or stuck: try a longer --timeout, then look at its log (journalctl -u margay-forwarder)", c.timeout)}
 	case codes.Canceled:

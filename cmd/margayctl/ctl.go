@@ -52,6 +52,12 @@ type unreachable struct{ err error }
 func (u unreachable) Error() string { return u.err.Error() }
 func (u unreachable) Unwrap() error { return u.err }
 
+// unkept is an error of writing what the forwarder sent.
+type unkept struct{ err error }
+
+func (u unkept) Error() string { return u.err.Error() }
+func (u unkept) Unwrap() error { return u.err }
+
 func (c *ctl) run(ctx context.Context, args []string) int {
 	root := c.root()
 	root.SetArgs(args)
@@ -59,10 +65,14 @@ func (c *ctl) run(ctx context.Context, args []string) int {
 	root.SetErr(c.errOut)
 	err := root.ExecuteContext(ctx)
 	var u unreachable
+	var k unkept
 	switch {
 	case err == nil:
 		return statusDone
 	case errors.Is(err, errFault):
+		return statusFault
+	case errors.As(err, &k):
+		fmt.Fprintf(c.errOut, "margayctl: %v\n", err)
 		return statusFault
 	case errors.As(err, &u):
 		fmt.Fprintf(c.errOut, "margayctl: %v\n", err)
@@ -79,8 +89,8 @@ func (c *ctl) root() *cobra.Command {
 		Long: `margayctl shows what the forwarder of this node does, and finds out what keeps
 it from doing it well. It changes nothing.
 
-Exit status: 0 done, 1 the doctor found a fault, 2 the command line is wrong,
-3 the forwarder could not be asked.`,
+Exit status: 0 done, 1 the doctor found a fault or a file could not be written,
+2 the command line is wrong, 3 the forwarder could not be asked.`,
 		Version:           version.Line("margayctl"),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -96,7 +106,7 @@ Exit status: 0 done, 1 the doctor found a fault, 2 the command line is wrong,
 	flags.StringVarP(&c.output, "output", "o", string(render.Text), "table, json or yaml; numbers of 64 bits are strings in the latter two")
 	flags.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to wait for the forwarder")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(c.show(), c.top(), c.doctor(), c.version())
+	root.AddCommand(c.show(), c.top(), c.trace(), c.capture(), c.doctor(), c.version())
 	return root
 }
 

@@ -56,6 +56,15 @@ func TestErrors(t *testing.T) {
 		"no time between readings":  {good, "show ports --rate 0s", 2, []string{"rate is 0s, want more than 0"}},
 		"a rate of the past":        {good, "show ports --rate=-1s", 2, []string{"rate is -1s, want more than 0"}},
 		"no rate of a port gone":    {good, "show ports eth9 --rate 1ms", 2, []string{`no port is called "eth9"`}},
+		"a filter that is none":     {good, "trace -f host", 2, []string{"host"}},
+		"no time for a trace":       {good, "trace --timeout 0s", 2, []string{"timeout is 0s, want more than 0"}},
+		"a trace that is refused":   {serve(t, &forwarder{fail: status.Error(codes.InvalidArgument, "count is 0, want 1 to 1000")}), "trace -n 0", 2, []string{"margayctl: count is 0"}},
+		"a trace too many":          {serve(t, &forwarder{fail: status.Error(codes.ResourceExhausted, "4 watch already")}), "trace", 3, []string{"is busy: 4 watch already"}},
+		"a capture to nowhere":      {good, "capture", 2, []string{"-w FILE"}},
+		"a stage there is not":      {good, "capture -w - --stage tx", 2, []string{`stage is "tx", want rx, pre-tx or drop`}},
+		"no time for a capture":     {good, "capture -w - --duration=-1s", 2, []string{"duration is -1s"}},
+		"a folder that is not":      {good, "capture -w /nonexistent/x", 1, []string{"make the file", "no such file"}},
+		"a full disk":               {good, "capture -w /dev/full", 1, []string{"no space left on device", "/dev/full holds 0 packets"}},
 		"no time at all":            {good, "show nodes --timeout 0s", 2, []string{"timeout is 0s"}},
 	}
 	for name, tt := range tests {

@@ -108,6 +108,7 @@ func TestOutput(t *testing.T) {
 		"drops-unnamed":    {halfNamed, "show drops", 0},
 		"drops-none":       {quiet, "show drops", 0},
 		"workers":          {socket, "show workers", 0},
+		"trace":            {socket, "trace -f udp -n 4", 0},
 		"doctor":           {socket, "doctor", 1},
 		"doctor-device":    {socket, "doctor eth0 eth7", 1},
 		"doctor-no-fault":  {upset, "doctor --brief", 0},
@@ -166,7 +167,7 @@ func oneDocument(t *testing.T, format, out string) {
 // Whatever the format, a run says the same: JSON and YAML are one document.
 func TestJSONAndYAMLAgree(t *testing.T) {
 	socket := serve(t, &forwarder{diagnosis: inside(faultFound)})
-	for _, args := range []string{"show status", "show nodes", "show ports", "show fib", "show neighbors", "show drops", "show workers", "doctor", "version"} {
+	for _, args := range []string{"show status", "show nodes", "show ports", "show fib", "show neighbors", "show drops", "show workers", "trace", "doctor", "version"} {
 		t.Run(args, func(t *testing.T) {
 			fromJSON := try(t, socket, append(strings.Fields(args), "-o", "json")...).out
 			fromYAML, err := yaml.YAMLToJSON([]byte(try(t, socket, append(strings.Fields(args), "-o", "yaml")...).out))

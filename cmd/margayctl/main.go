@@ -5,10 +5,13 @@
 //
 //	margayctl show status|nodes|ports|fib|neighbors|drops|workers
 //	margayctl top
+//	margayctl trace --filter EXPR -n N
+//	margayctl capture --filter EXPR --stage rx,pre-tx,drop -w FILE
 //	margayctl doctor [DEVICE...]
 //
-// It changes nothing. Exit status: 0 done; 1 the doctor found a fault; 2 the
-// command line is wrong; 3 the forwarder could not be asked.
+// It changes nothing. Exit status: 0 done; 1 the doctor found a fault or a file
+// could not be written; 2 the command line is wrong; 3 the forwarder could not be
+// asked.
 package main
 
 import (

@@ -58,7 +58,7 @@ func TestEveryRuleCanFail(t *testing.T) {
 		"rings know no engine":                            {"fastpath/xsk/umem", "./fastpath/port", "./internal/mem"},
 		"headers and memory stand alone":                  {"internal/pkt", "./fastpath/graph", "encoding/binary"},
 		"netlink lives in internal/hostnet":               {"internal/lab", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
-		"eBPF lives in fastpath/xsk and internal/hostbpf": {"fastpath/port", "github.com/cilium/ebpf/link", "golang.org/x/sys/unix"},
+		"eBPF lives in fastpath/xsk, internal/hostbpf and internal/lab/xdpgen": {"fastpath/port", "github.com/cilium/ebpf/link", "golang.org/x/sys/unix"},
 		"GoBGP lives in routing/bgp":                      {"routing/rib", "github.com/osrg/gobgp/v4/pkg/server", "net/netip"},
 		"client-go lives in kube":                         {"control", "k8s.io/client-go/tools/cache", "k8s.io/apimachinery/pkg/labels"},
 	}

@@ -18,6 +18,7 @@ import (
 	"margay.dev/margay/bench/idle"
 	"margay.dev/margay/bench/lookup"
 	"margay.dev/margay/bench/pods"
+	"margay.dev/margay/bench/veth"
 	"margay.dev/margay/internal/render"
 	"margay.dev/margay/internal/version"
 )
@@ -31,7 +32,7 @@ const (
 
 // scenarios are all there are.
 func scenarios() []harness.Scenario {
-	return []harness.Scenario{forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), idle.Scenario()}
+	return []harness.Scenario{forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), idle.Scenario(), veth.Scenario()}
 }
 
 // bench is one run of the program.
@@ -106,7 +107,7 @@ func (b *bench) runCommand() *cobra.Command {
 	c.Flags().BoolVar(&b.quick, "quick", false, "end each scenario within 50 s, with fewer cases and windows")
 	c.Flags().StringVarP(&b.output, "output", "o", "table", "table, or json: one object a line, as soon as it is there")
 	c.Flags().StringVar(&b.filter, "filter", "", "run only cases of which SCENARIO/CASE contains this")
-	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for pods-tcp and idle")
+	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for pods-tcp, idle and veth-forward")
 	c.Flags().StringVar(&b.profile, "cpuprofile", "", "write a CPU profile of this process to a file, for go tool pprof; choose one case by --filter")
 	return c
 }

@@ -87,7 +87,7 @@ func TestScenariosAreThoseOfTheDesign(t *testing.T) {
 			t.Errorf("scenario %s says nothing of itself or cannot run", s.Name)
 		}
 	}
-	if got := strings.Join(names, " "); got != "graph fib pods-tcp pods-scaling idle" {
+	if got := strings.Join(names, " "); got != "graph fib pods-tcp pods-scaling idle veth-forward" {
 		t.Errorf("scenarios are %s", got)
 	}
 }

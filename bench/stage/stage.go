@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,6 +25,12 @@ const dir = "/run/margay-bench"
 // process, under the forwarder program given. Labs of runs that were killed are
 // taken down first.
 func Raise(ctx context.Context, name, topology, forwarder string) (*lab.Lab, error) {
+	return RaiseWith(ctx, name, topology, forwarder, nil)
+}
+
+// RaiseWith is Raise with settings of the forwarder's own, as keys of its
+// configuration file.
+func RaiseWith(ctx context.Context, name, topology, forwarder string, settings map[string]any) (*lab.Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("this needs root: it makes network namespaces")
 	}
@@ -43,7 +50,11 @@ func Raise(ctx context.Context, name, topology, forwarder string) (*lab.Lab, err
 	}
 	return lab.Up(ctx, t, lab.Options{
 		Dir: dir, Forwarder: forwarder,
-		Configure: func(string) map[string]any { return map[string]any{"metrics": ""} },
+		Configure: func(string) map[string]any {
+			c := map[string]any{"metrics": ""}
+			maps.Copy(c, settings)
+			return c
+		},
 	})
 }
 

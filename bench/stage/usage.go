@@ -55,19 +55,49 @@ func Busy() (time.Duration, error) {
 	return busy(b)
 }
 
-func busy(stat []byte) (time.Duration, error) {
+func busy(stat []byte) (time.Duration, error) { return machineTime(stat, 1, 2, 3, 8) }
+
+// Programs is the CPU time that all programs of the machine have taken for
+// themselves, and the hypervisor from it; what the kernel did for them is left out.
+func Programs() (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read the machine's CPU time: %w", err)
+	}
+	return machineTime(b, 1, 2, 8)
+}
+
+// machineTime adds up fields of the first line of /proc/stat.
+func machineTime(stat []byte, fields ...int) (time.Duration, error) {
 	line, _, _ := bytes.Cut(stat, []byte("\n"))
 	f := strings.Fields(string(line)) // cpu user nice system idle iowait irq softirq steal ...
 	if len(f) < 9 {
 		return 0, fmt.Errorf("read the machine's CPU time: %q has %d fields, want at least 9", line, len(f))
 	}
 	var ticks int64
-	for _, i := range []int{1, 2, 3, 8} {
+	for _, i := range fields {
 		n, err := strconv.ParseInt(f[i], 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("read the machine's CPU time: %w", err)
 		}
 		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
+}
+
+// ProgramOf is the part of Programs that one process has taken.
+func ProgramOf(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read CPU time of process %d: %w", pid, err)
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // its name, before, may hold anything
+	if len(f) < 12 {
+		return 0, fmt.Errorf("read CPU time of process %d: %q has %d fields behind the name, want at least 12", pid, b, len(f))
+	}
+	ticks, err := strconv.ParseInt(f[11], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read CPU time of process %d: %w", pid, err)
 	}
 	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
 }

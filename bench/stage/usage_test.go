@@ -59,6 +59,27 @@ func TestBusyLeavesOutIdleAndInterrupts(t *testing.T) {
 	}
 }
 
+func TestWhatProgramsTook(t *testing.T) {
+	got, err := machineTime([]byte("cpu  100 20 300 9999 50 7 8 40 0 0\n"), 1, 2, 8)
+	if want := 1600 * time.Millisecond; got != want || err != nil {
+		t.Errorf("programs took %v, %v; want %v, without the kernel's part", got, err, want)
+	}
+	before, err := ProgramOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(60 * time.Millisecond); time.Now().Before(end); {
+	}
+	after, err := ProgramOf(os.Getpid())
+	all, errAll := Programs() // read later, so that it holds what one did
+	if err != nil || errAll != nil || after <= before || after > all {
+		t.Errorf("60 ms of work took it from %v to %v (%v), all programs %v (%v)", before, after, err, all, errAll)
+	}
+	if _, err := ProgramOf(1 << 22); err == nil {
+		t.Error("a process that cannot be has CPU time")
+	}
+}
+
 const smaps = `7f0000000000-7f0004000000 rw-s 00000000 00:01 1234 /memfd:margay-arena (deleted)
 Size:              65536 kB
 Rss:                2048 kB

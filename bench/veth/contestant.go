@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"time"
 
 	"margay.dev/margay/internal/hostnet"
@@ -101,6 +102,7 @@ func (b *bed) testpmd(ctx context.Context) (running, error) {
 		"--no-huge", "--no-shconf", "-m", "256", "--no-pci", "--no-telemetry",
 		"--vdev", "net_af_xdp0,iface="+entry, "--vdev", "net_af_xdp1,iface="+exit,
 		"--", "--nb-cores=1", "--forward-mode=mac", "--eth-peer=1,"+b.to.MAC.String(), "--total-num-mbufs=16384")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // as the lab starts ours: the scheduler groups by session
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	in, err := cmd.StdinPipe()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -15,10 +16,19 @@ import (
 	"margay.dev/margay/internal/lab/xdpgen"
 )
 
+// needBed skips where none can be raised.
+func needBed(t *testing.T) {
+	t.Helper()
+	hostnettest.NeedRoot(t)
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs two CPUs: one for the generator, one for who forwards")
+	}
+}
+
 // forwarder builds the real one.
 func forwarder(t *testing.T) string {
 	t.Helper()
-	hostnettest.NeedRoot(t)
+	needBed(t)
 	bin := filepath.Join(t.TempDir(), "margay-forwarder")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput(); err != nil {
 		t.Fatalf("build the forwarder: %v\n%s", err, out)
@@ -114,7 +124,8 @@ func accountsAgree(t *testing.T, b *bed, on running) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if counted := after.sum() - before.sum(); counted != got.lost() || got.lost() == 0 {
+	const others = 10 // frames of the pods' kernels, as multicast, which are dropped and counted too
+	if counted := after.sum() - before.sum(); counted < got.lost() || counted > got.lost()+others || got.lost() == 0 {
 		t.Errorf("of %d frames %d were lost and %d counted: %v before, %v after", got.sent.Frames, got.lost(), counted, before, after)
 	}
 	uncounted := running{drops: func(context.Context) (drops, error) { return drops{}, nil }}
@@ -157,7 +168,7 @@ func TestDeadPeerIsAnError(t *testing.T) {
 }
 
 func TestEveryCaseIsReported(t *testing.T) {
-	hostnettest.NeedRoot(t)
+	needBed(t)
 	var got []harness.Result
 	o := harness.Options{Quick: true, Log: io.Discard, Forwarder: filepath.Join(t.TempDir(), "none")}
 	o.Out = func(r harness.Result) error { got = append(got, r); return nil }

@@ -48,19 +48,19 @@ func TestTheHouseKeepsItsRules(t *testing.T) {
 // an import beside it that is fine.
 func TestEveryRuleCanFail(t *testing.T) {
 	tests := map[string]struct{ from, bad, good string }{
-		"the packet path knows nothing of control":        {"fastpath/node", "./config", "./internal/pkt"},
-		"the packet path does not log":                    {"classifier/oracle", "log/slog", "math/bits"},
-		"the forwarder carries no control plane":          {"cmd/margay-forwarder", "./routing/rib", "./config"},
-		"programs are leaves":                             {"internal/lab", "./cmd/margay-lab", "./internal/hostnet"},
-		"calculation does not know its callers":           {"policy", "./control", "./api/v3"},
-		"tables know no nodes":                            {"fastpath/fib", "./fastpath/node", "./internal/mem"},
-		"the engine knows no node":                        {"fastpath/graph", "./fastpath/node/arp", "./internal/pkt"},
-		"rings know no engine":                            {"fastpath/xsk/umem", "./fastpath/port", "./internal/mem"},
-		"headers and memory stand alone":                  {"internal/pkt", "./fastpath/graph", "encoding/binary"},
-		"netlink lives in internal/hostnet":               {"internal/lab", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
+		"the packet path knows nothing of control":                             {"fastpath/node", "./config", "./internal/pkt"},
+		"the packet path does not log":                                         {"classifier/oracle", "log/slog", "math/bits"},
+		"the forwarder carries no control plane":                               {"cmd/margay-forwarder", "./routing/rib", "./config"},
+		"programs are leaves":                                                  {"internal/lab", "./cmd/margay-lab", "./internal/hostnet"},
+		"calculation does not know its callers":                                {"policy", "./control", "./api/v3"},
+		"tables know no nodes":                                                 {"fastpath/fib", "./fastpath/node", "./internal/mem"},
+		"the engine knows no node":                                             {"fastpath/graph", "./fastpath/node/arp", "./internal/pkt"},
+		"rings know no engine":                                                 {"fastpath/xsk/umem", "./fastpath/port", "./internal/mem"},
+		"headers and memory stand alone":                                       {"internal/pkt", "./fastpath/graph", "encoding/binary"},
+		"netlink lives in internal/hostnet":                                    {"internal/lab", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
 		"eBPF lives in fastpath/xsk, internal/hostbpf and internal/lab/xdpgen": {"fastpath/port", "github.com/cilium/ebpf/link", "golang.org/x/sys/unix"},
-		"GoBGP lives in routing/bgp":                      {"routing/rib", "github.com/osrg/gobgp/v4/pkg/server", "net/netip"},
-		"client-go lives in kube":                         {"control", "k8s.io/client-go/tools/cache", "k8s.io/apimachinery/pkg/labels"},
+		"GoBGP lives in routing/bgp":                                           {"routing/rib", "github.com/osrg/gobgp/v4/pkg/server", "net/netip"},
+		"client-go lives in kube":                                              {"control", "k8s.io/client-go/tools/cache", "k8s.io/apimachinery/pkg/labels"},
 	}
 	for _, r := range Rules() {
 		t.Run(r.Name, func(t *testing.T) {

@@ -215,3 +215,32 @@ func TestAdvanceMakesTicksDue(t *testing.T) {
 		t.Errorf("%d ticks in 10 intervals", n)
 	}
 }
+
+// A worker to which nothing comes goes on telling that it is there: how long it
+// has run, and of ports that it has been given meanwhile.
+func TestIdleWorkerGoesOnTelling(t *testing.T) {
+	for _, always := range []bool{false, true} {
+		e, _ := engine(t, 1, passSpec(2))
+		e.workers[0].cfg.BusyPoll = always
+		e.Start()
+		told := func(what string, holds func(Stats) bool) {
+			t.Helper()
+			for end := time.Now().Add(10 * time.Second); !holds(e.Stats()[0]); time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("busy polling %v: %s is never told", always, what)
+				}
+			}
+		}
+		told("that it runs", func(s Stats) bool { return s.Load.Elapsed > 0 })
+		first := e.Stats()[0].Load
+		told("how long it runs", func(s Stats) bool { return s.Load.Elapsed > first.Elapsed && s.Load.Loops > first.Loops })
+		if !always {
+			told("that it sleeps", func(s Stats) bool { return s.Load.Sleeps > first.Sleeps })
+		}
+		if err := e.AddPort(t.Context(), Port{Index: 3, Name: "late", Entry: "pass", Queues: []Queue{&loopQueue{}}}); err != nil {
+			t.Fatal(err)
+		}
+		told("a port that was added", func(s Stats) bool { return len(s.Ports) == 4 })
+		e.Stop()
+	}
+}

@@ -14,7 +14,7 @@ import (
 
 const (
 	sampleEvery  = 64       // passes of which one has its nodes timed
-	publishEvery = 50 * 1e6 // ns after which a worker that never idles publishes its counters anyway
+	publishEvery = 50 * 1e6 // ns after which a worker publishes its counters anyway, busy or idle
 	readyEvery   = 4        // passes per look at which queues have become readable
 	clockEvery   = 8        // passes per look at the clock, of those that move fewer packets than
 	clockAbove   = 16
@@ -226,19 +226,19 @@ func (w *Worker) run() {
 		w.epoch.Add(1)
 		busy := w.pass()
 		w.epoch.Add(1)
+		due := w.Now >= publishAt // a pass takes from a microsecond to many milliseconds
 		switch {
 		case busy:
 			idleSince = -1
-			if w.Now >= publishAt { // a pass takes from a microsecond to many milliseconds
-				w.pub.store(&w.stats)
-				publishAt = w.Now + publishEvery
-			}
 		case idleSince < 0:
-			idleSince = w.Now
-			w.pub.store(&w.stats)
+			idleSince, due = w.Now, true
 		case !w.cfg.BusyPoll && w.Now-idleSince > int64(w.cfg.Spin):
 			w.sleep()
 			idleSince = w.Now
+		}
+		if due { // also while nothing comes: that time goes on is told, too
+			w.pub.store(&w.stats)
+			publishAt = w.Now + publishEvery
 		}
 	}
 	w.pub.store(&w.stats)

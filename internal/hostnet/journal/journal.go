@@ -102,6 +102,7 @@ func (e Entry) key() key {
 // moment leaves nothing changed that cannot be put back.
 type Journal struct {
 	boot string
+	path string
 
 	mu      sync.Mutex
 	file    *journalFile
@@ -119,16 +120,35 @@ func Open(path string) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal: read boot id: %w", err)
 	}
-	file, entries, err := openJournalFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("open journal %s: %w", path, err)
+	j := &Journal{boot: strings.TrimSpace(string(boot)), path: path}
+	if err := j.open(); err != nil {
+		return nil, err
 	}
-	j := &Journal{boot: strings.TrimSpace(string(boot)), file: file, entries: map[key]Entry{}, next: 1}
+	return j, nil
+}
+
+func (j *Journal) open() error {
+	file, entries, err := openJournalFile(j.path)
+	if err != nil {
+		return fmt.Errorf("open journal %s: %w", j.path, err)
+	}
+	j.file, j.entries, j.next = file, map[key]Entry{}, 1
 	for _, e := range entries {
 		j.entries[e.key()] = e
 		j.next = max(j.next, e.ID+1)
 	}
-	return j, nil
+	return nil
+}
+
+// Lend closes the file so that another process can open it; until Regain no
+// setting can be changed. The settings and the entries stay.
+func (j *Journal) Lend() error { return j.Close() }
+
+// Regain opens the file again after Lend, with what the other process wrote.
+func (j *Journal) Regain() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.open()
 }
 
 // Close lets go of the file. The settings stay as they are, and so do the entries.

@@ -26,6 +26,7 @@ func (w *Worker) receive() {
 		if room <= 0 {
 			return
 		}
+		w.turn = at
 		w.receiveFrom(rx, min(room, rx.budget))
 	}
 }

@@ -10,7 +10,7 @@ const MaxPorts = 4096
 type Queue interface {
 	// RxBurst fills ms from the front with packets that came in and returns
 	// how many. It sets every field of a Meta but InPort. A packet that it
-	// must drop itself it counts by IO.DropRx.
+	// must drop itself it hands to IO.DropRx.
 	RxBurst(io *IO, ms []Meta) int
 	// TxBurst sends the packets of v, whose Reason is NoReason. Of those it
 	// accepted it owns the buffers and frees them in its time; at each other
@@ -35,6 +35,7 @@ type IO struct {
 	Mem   []byte // Arena.Bytes
 	Now   int64  // monotonic nanoseconds, read once per pass
 	count *Counters
+	shown *Worker // who shows to a Tap what is refused; nil while nobody looks
 }
 
 // NewIO makes an IO for a queue that no worker drives: tests and benchmarks.
@@ -42,12 +43,17 @@ func NewIO(a *umem.Arena, c *umem.Cache) *IO {
 	return &IO{Arena: a, Cache: c, Mem: a.Bytes(), count: new(Counters)}
 }
 
-// DropRx counts a packet that was received and dropped before it had a Meta.
+// DropRx counts m, a packet that its queue received and drops at once, for r, and
+// lets it be looked at. Its buffers stay the queue's. Bufs and Head are 0 where none
+// of its bytes has come into the arena.
 //
 //fastpath:hot
-func (io *IO) DropRx(r Reason, segments int) {
-	io.count.Rx += uint64(segments)
-	io.count.Drops[r] += uint64(segments)
+func (io *IO) DropRx(r Reason, m *Meta) {
+	io.count.Rx += uint64(m.Segments)
+	io.count.Drops[r] += uint64(m.Segments)
+	if io.shown != nil {
+		io.shown.refused(m, r)
+	}
 }
 
 // Free gives a packet's buffers back.

@@ -9,11 +9,12 @@ import (
 // all of them at once, before the packets' buffers are given on: w says which
 // worker it is, and its Gather reads the bytes. They must neither block nor
 // allocate nor keep what they are given. Of a Meta they may change Trace alone.
-//
-// A packet that a queue refuses to receive is never seen: it has no Meta.
 type Tap interface {
 	// Received: v came in and is about to visit stop entry.
 	Received(w *Worker, entry int, v *Vector)
+	// Refused: m came in, and its queue drops it at once, for r, before stop
+	// entry. Without Bufs it has no bytes.
+	Refused(w *Worker, entry int, m *Meta, r Reason)
 	// Made: the node at stop at made m and sends it out by e.
 	Made(w *Worker, at int, e Edge, m *Meta)
 	// Visited: v was at stop at for took, and next says by which edge each
@@ -41,6 +42,13 @@ func (e *Engine) SetTap(ctx context.Context, tap Tap) error {
 func (w *Worker) received(rx *rxBinding, packets []uint16) {
 	w.vec.idx = packets
 	w.wired.tap.Received(w, int(rx.entry), &w.vec)
+}
+
+// refused shows the tap what the queue whose turn it is drops at reception.
+func (w *Worker) refused(m *Meta, r Reason) {
+	rx := &w.wired.rx[w.turn]
+	m.InPort, m.Reason = rx.port, r
+	w.wired.tap.Refused(w, int(rx.entry), m, r)
 }
 
 // Edges are the names of the stops that the edges of stop at lead to.

@@ -37,6 +37,7 @@ type Worker struct {
 	meta  *Slots
 	used  int // slots taken in this pass
 	first int // receive queue that had the first turn
+	turn  int // and the one that has it now
 	at    int // node being processed
 	next  [VectorMax]Edge
 	vec   Vector // what is being processed or sent: one for all, so that none escapes
@@ -291,7 +292,10 @@ func (w *Worker) rewire(g *wiring) {
 	}
 	w.dirty = slices.Grow(w.dirty, len(w.tx))
 	w.stats.growPorts(len(g.tx))
-	w.wired = g
+	w.wired, w.shown = g, nil
+	if g.tap != nil {
+		w.shown = w
+	}
 }
 
 // resume gives nodes that hold packets their turn when it is due.

@@ -190,7 +190,8 @@ func (q *memoryQueue) admit(io *graph.IO, p *Packet, m *graph.Meta) bool {
 		ok = q.low.chain(io, p.Bytes, m)
 	}
 	if !ok {
-		io.DropRx(graph.RxNoBuffer, int(m.Segments))
+		m.Head, m.Bufs = 0, 0
+		io.DropRx(graph.RxNoBuffer, m)
 		return false
 	}
 	if m.Bufs == 1 {

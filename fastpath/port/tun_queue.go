@@ -72,24 +72,25 @@ func (q *tunQueue) RxBurst(io *graph.IO, ms []graph.Meta) int {
 //
 //fastpath:hot
 func (q *tunQueue) accept(io *graph.IO, b []byte, m *graph.Meta) bool {
-	if len(b) <= vnetSize {
-		io.DropRx(graph.RxRunt, 1)
+	p := b[min(vnetSize, len(b)):]
+	*m = graph.Meta{
+		Off: io.Arena.Start(q.spare) + umem.Headroom, Len: uint32(len(p)), Head: uint32(len(p)), Buf: q.spare, Bufs: 1, Segments: 1,
+	}
+	if len(p) == 0 {
+		io.DropRx(graph.RxRunt, m)
 		return false
 	}
-	p := b[vnetSize:]
-	*m = graph.Meta{Len: uint32(len(p)), Head: uint32(len(p)), Bufs: 1, Segments: 1}
 	if len(p) > 1<<16-1 {
-		io.DropRx(graph.RxOversize, 1)
+		io.DropRx(graph.RxOversize, m)
 		return false
 	}
 	if !readVnet((*[vnetSize]byte)(b), p, m) {
-		io.DropRx(graph.RxOffload, 1)
+		io.DropRx(graph.RxOffload, m)
 		return false
 	}
-	var ok bool
 	if len(p) <= copyMost {
-		if m.Buf, ok = io.Cache.Frame(); ok {
-			m.Off = io.Arena.Start(m.Buf) + umem.Headroom
+		if f, ok := io.Cache.Frame(); ok {
+			m.Buf, m.Off = f, io.Arena.Start(f)+umem.Headroom
 			copy(io.Mem[m.Off:m.Off+m.Len], p)
 			return true
 		}
@@ -97,10 +98,9 @@ func (q *tunQueue) accept(io *graph.IO, b []byte, m *graph.Meta) bool {
 	// The buffer goes on with its packet, if there is another for the next.
 	next, ok := io.Cache.Super()
 	if !ok {
-		io.DropRx(graph.RxNoBuffer, int(m.Segments))
+		io.DropRx(graph.RxNoBuffer, m)
 		return false
 	}
-	m.Buf, m.Off = q.spare, io.Arena.Start(q.spare)+umem.Headroom
 	q.spare = next
 	return true
 }

@@ -72,6 +72,9 @@ func TestVnetHeadersThatContradictThePacket(t *testing.T) {
 			if got := io.Counters().Drops[graph.RxOffload]; tt.ok != (len(ms) == 1) || tt.ok == (got == 1) {
 				t.Errorf("%d packets, %d dropped for their offload header", len(ms), got)
 			}
+			if refused := ms[:1][0]; !tt.ok && !bytes.Equal(gather(io, &refused), tt.p) {
+				t.Errorf("who looks at the refused packet sees %x", gather(io, &refused))
+			}
 			for i := range ms {
 				if !bytes.Equal(gather(io, &ms[i]), tt.p) {
 					t.Error("the packet has changed")
@@ -133,8 +136,12 @@ func TestReceivedPacketsLieWhereTheyBelong(t *testing.T) {
 		}
 		io.Free(&m)
 	}
-	if ms := w.arrive(t, io, [vnetSize]byte{}, nil); len(ms) != 0 || io.Counters().Drops[graph.RxRunt] != 1 {
+	if ms := w.arrive(t, io, [vnetSize]byte{}, nil); len(ms) != 0 || io.Counters().Drops[graph.RxRunt] != 1 || ms[:1][0].Len != 0 {
 		t.Error("a packet of no bytes was not counted as a runt")
+	}
+	long := bytes.Repeat([]byte{0x45}, 65536)
+	if ms := w.arrive(t, io, [vnetSize]byte{}, long); len(ms) != 0 || io.Counters().Drops[graph.RxOversize] != 1 || !bytes.Equal(gather(io, &ms[:1][0]), long) {
+		t.Error("a packet that is too long was not refused as it is")
 	}
 	io.Cache.Free(w.spare)
 }
@@ -171,7 +178,7 @@ func TestReceptionWithoutBuffersGoesOnWhenThereAreSome(t *testing.T) {
 	if len(first) != 1 {
 		t.Fatal("nothing came")
 	}
-	if ms := w.arrive(t, io, [vnetSize]byte{}, large); len(ms) != 0 || io.Counters().Drops[graph.RxNoBuffer] != 1 {
+	if ms := w.arrive(t, io, [vnetSize]byte{}, large); len(ms) != 0 || io.Counters().Drops[graph.RxNoBuffer] != 1 || !bytes.Equal(gather(io, &ms[:1][0]), large) {
 		t.Errorf("%d packets, drops %v", len(ms), io.Counters().Drops)
 	}
 	small := w.arrive(t, io, [vnetSize]byte{}, large[:100]) // needs no super of its own

@@ -42,6 +42,15 @@ func (s *set) Received(w *graph.Worker, entry int, v *graph.Vector) {
 	}
 }
 
+// Refused shows what came in and went no further: its reception, and its drop.
+func (s *set) Refused(w *graph.Worker, entry int, m *graph.Meta, r graph.Reason) {
+	e := Event{Kind: Received, Stop: uint16(entry), Vector: 1, L2: entry == s.taps.l2}
+	s.begin(w, &e)
+	s.see(w, m, &e, RX, m.Bufs > 0)
+	e.Kind, e.Reason = Dropped, r
+	s.see(w, m, &e, Drop, m.Bufs > 0)
+}
+
 // Made shows a packet of our own, and lets it be followed from here on.
 func (s *set) Made(w *graph.Worker, at int, edge graph.Edge, m *graph.Meta) {
 	e := Event{Kind: Made, Stop: uint16(at), Edge: edge, Vector: 1, L2: layer2(m)}

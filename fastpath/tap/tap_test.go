@@ -244,6 +244,57 @@ func TestChainsAreGatheredAndRefusalsTold(t *testing.T) {
 	}
 }
 
+// What a queue refuses to receive came in, and was dropped: who follows it is told
+// both, and its bytes are those that came, if they are anywhere.
+func TestWhatAQueueRefusesToReceiveIsTold(t *testing.T) {
+	Families(t, func(t *testing.T, ipv6 bool) {
+		ip := UDP(Addr(ipv6, NetRemote, 9), Addr(ipv6, NetPods, PodHost), 100)
+		big := UDP(Addr(ipv6, NetPods, PodHost), Addr(ipv6, NetRemote, 9), 60_000)
+		tests := map[string]struct {
+			port   uint16
+			p      Packet
+			reason graph.Reason
+			bytes  bool
+		}{
+			"with an Ethernet header": {Up, Packet{Bytes: Framed(Up, ip), Refuse: graph.RxOversize}, graph.RxOversize, true},
+			"without":                 {Pod, Packet{Bytes: ip, Refuse: graph.RxOffload}, graph.RxOffload, true},
+			"in pieces":               {Pod, Packet{Bytes: ip, Pieces: []int{30, 50}, Refuse: graph.RxRunt}, graph.RxRunt, true},
+			"a superpacket":           {Pod, Packet{Bytes: big, Refuse: graph.RxOffload, Meta: graph.Meta{Segments: 42}}, graph.RxOffload, true},
+			"without a buffer":        {Pod, Packet{Bytes: ip, Pieces: make([]int, 1<<15)}, graph.RxNoBuffer, false},
+		}
+		for name, tt := range tests {
+			t.Run(name, func(t *testing.T) {
+				b := newBench(t, Config{})
+				follow := b.watch("", tap.Want{Follow: true})
+				stages := b.watch("", tap.Want{Stages: tap.RX | tap.Drop, Snap: 1 << 16})
+				drops := b.watch("on pod", tap.Want{Stages: tap.Drop, Snap: 10})
+				b.InjectPackets(tt.port, tt.p)
+				b.Run()
+				want := map[uint32]string{1: fmt.Sprintf("in %d drop %v", tt.port, tt.reason)}
+				if got := b.told(follow); fmt.Sprint(got) != fmt.Sprint(want) {
+					t.Errorf("told is %v, want %v", got, want)
+				}
+				var kinds []tap.Kind
+				stages.Read(func(e *tap.Event, data []byte) {
+					kinds = append(kinds, e.Kind)
+					if whole := bytes.Equal(data, tt.p.Bytes); whole != tt.bytes || !whole && len(data) > 0 || int(e.Meta.Len) != len(tt.p.Bytes) || e.L2 != (tt.port == Up) {
+						t.Errorf("%d bytes of %d are shown, all of them: %v, with Ethernet: %v", len(data), e.Meta.Len, whole, e.L2)
+					}
+				})
+				if fmt.Sprint(kinds) != fmt.Sprint([]tap.Kind{tap.Received, tap.Dropped}) {
+					t.Errorf("stages show %v", kinds)
+				}
+				if n := drops.Read(func(*tap.Event, []byte) {}); (n == 1) != (tt.port == Pod) {
+					t.Errorf("%d drops on the pod's port", n)
+				}
+				if c := b.Change(); c.Dropped() != uint64(max(1, tt.p.Meta.Segments)) || c.In() != c.Out() {
+					t.Errorf("the account is %+v", c)
+				}
+			})
+		}
+	})
+}
+
 func TestLimitsHold(t *testing.T) {
 	b := newBench(t, Config{})
 	few := b.watch("", tap.Want{Stages: tap.RX, Count: 1, Snap: 10})

@@ -17,6 +17,8 @@ type Packet struct {
 	// Pieces are the bytes in each buffer but the last, for packets that are
 	// to fill several frames. Without them a packet has one frame, or a super.
 	Pieces []int
+	// Refuse is why the queue drops it at reception, if it does.
+	Refuse graph.Reason
 }
 
 // Queue is a graph.Queue whose other side is a test.
@@ -94,10 +96,16 @@ func (q *Queue) RxBurst(io *graph.IO, ms []graph.Meta) int {
 	for got < len(ms) && q.at < len(q.in) {
 		p := &q.in[q.at]
 		q.at++
-		if put(io, p, &ms[got]) {
+		m := &ms[got]
+		switch {
+		case !put(io, p, m):
+			m.Head, m.Bufs = 0, 0
+			io.DropRx(graph.RxNoBuffer, m)
+		case p.Refuse != graph.NoReason:
+			io.DropRx(p.Refuse, m)
+			io.Free(m)
+		default:
 			got++
-		} else {
-			io.DropRx(graph.RxNoBuffer, int(max(1, p.Meta.Segments)))
 		}
 		if q.at == len(q.in) && q.repeat {
 			q.at = 0

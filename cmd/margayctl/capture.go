@@ -34,12 +34,16 @@ func (c *ctl) capture() *cobra.Command {
 		Long: `Capture writes packets that a filter picks to a pcapng file, for tcpdump and
 Wireshark: as they came in (rx), as they are offered to a port (pre-tx), and as
 they were when they were dropped (drop). A comment at each packet says which,
-and why it was dropped. Superpackets are written whole. Packets of ports without
-Ethernet, such as a pod's TUN, get an Ethernet header of zeros.
+and why it was dropped. Superpackets are written whole, and their checksums as
+the sending kernel left them: for its network card to complete. With --segments
+all is written as a wire carries it: a superpacket as its segments, and checksums
+complete. Packets of ports without Ethernet, such as a pod's TUN, get an Ethernet
+header of zeros.
 
 It ends after --duration, --count or --bytes, whichever comes first, or when it
 is interrupted; what was written until then stays.`,
 		Example: `  margayctl capture --filter 'tcp port 443' -w web.pcapng
+  margayctl capture --stage rx --segments -n 1000 -w wire.pcapng
   margayctl capture --stage drop --duration 5m -w - | tcpdump -r -`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			switch {
@@ -67,6 +71,7 @@ is interrupted; what was written until then stays.`,
 	flags.Uint32VarP(&request.Count, "count", "n", 10_000, "packets to write, 1 to 10000000")
 	flags.Uint64Var(&request.Bytes, "bytes", 64<<20, "bytes of packets to write, at most 4 GiB")
 	flags.Uint32Var(&request.Snap, "snap", 0, "bytes to keep of each packet; 0 for all")
+	flags.BoolVar(&request.Segmented, "segments", false, "superpackets as their segments, and checksums complete, as on a wire")
 	flags.DurationVar(&limit, "duration", 30*time.Second, "how long to capture, at most 1h")
 	return cmd
 }
@@ -288,7 +293,10 @@ func comment(p *dataplanev1.CaptureChunk_Packet) string {
 	if !p.GetEthernet() {
 		parts = append(parts, "ethernet=none")
 	}
-	if p.GetSegments() > 1 {
+	switch {
+	case p.GetSegment() > 0:
+		parts = append(parts, fmt.Sprintf("segment=%d/%d of=%d", p.GetSegment(), p.GetSegments(), p.GetGsoSize()))
+	case p.GetSegments() > 1:
 		parts = append(parts, fmt.Sprintf("segments=%d of=%d", p.GetSegments(), p.GetGsoSize()))
 	}
 	return strings.Join(parts, " ")

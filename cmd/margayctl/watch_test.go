@@ -83,7 +83,8 @@ func (f *forwarder) Trace(_ *dataplanev1.TraceRequest, s dataplanev1.Inspect_Tra
 	return nil
 }
 
-// Capture sends one packet of each stage. A capture of two packets is not ended.
+// Capture sends one packet of each stage, the first a superpacket or a segment of
+// one. A capture of two packets is not ended.
 func (f *forwarder) Capture(in *dataplanev1.CaptureRequest, s dataplanev1.Inspect_CaptureServer) error {
 	if err := s.SendHeader(metadata.MD{}); err != nil {
 		return err
@@ -91,8 +92,12 @@ func (f *forwarder) Capture(in *dataplanev1.CaptureRequest, s dataplanev1.Inspec
 	v4 := graphtest.UDP(netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("10.2.0.9"), 60)
 	v6 := graphtest.UDP(netip.MustParseAddr("fd00::2"), netip.MustParseAddr("fd99::9"), 60)
 	frame := graphtest.Framed(graphtest.Up, v6)
+	segment := uint32(0)
+	if in.GetSegmented() {
+		segment = 2
+	}
 	err := s.Send(&dataplanev1.CaptureChunk{Packets: []*dataplanev1.CaptureChunk_Packet{
-		{Stage: dataplanev1.CaptureRequest_STAGE_RX, TimeNs: traceBegan, InPort: "pod-a", Length: 6000, Segments: 4, GsoSize: 1460, Data: v4},
+		{Stage: dataplanev1.CaptureRequest_STAGE_RX, TimeNs: traceBegan, InPort: "pod-a", Length: 6000, Segments: 4, GsoSize: 1460, Segment: segment, Data: v4},
 		{Stage: dataplanev1.CaptureRequest_STAGE_PRE_TX, TimeNs: traceBegan, InPort: "pod-a", OutPort: "uplink", Ethernet: true, Length: uint32(len(frame)), Segments: 1, Data: frame},
 		{Stage: dataplanev1.CaptureRequest_STAGE_DROP, TimeNs: traceBegan, Reason: "no-route", Length: uint32(len(v6)), Segments: 1, Data: v6},
 	}})
@@ -130,6 +135,9 @@ func TestCaptureWritesWhatItIsSent(t *testing.T) {
 	}
 	if got := try(t, socket, "capture", "-w", "-", "-f", "udp"); got.out != string(kept) {
 		t.Errorf("standard output has %d bytes, the file %d", len(got.out), len(kept))
+	}
+	if got := try(t, socket, "capture", "-w", "-", "--segments"); !strings.Contains(got.out, "stage=rx port=pod-a ethernet=none segment=2/4 of=1460") {
+		t.Errorf("of segments standard output has\n%q", got.out)
 	}
 }
 

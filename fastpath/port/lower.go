@@ -92,16 +92,13 @@ func (l *lowering) spread(io *graph.IO, m *graph.Meta, room int) graph.Reason {
 func (l *lowering) segments(io *graph.IO, m *graph.Meta, room, mtu int) graph.Reason {
 	s := &l.cut
 	*s = superpacket{}
-	if !s.open(io.Mem[m.Off:m.Off+m.Head], m) || len(s.head) > chunkRoom {
+	if !s.open(io.Mem[m.Off:m.Off+m.Head], m) {
 		return graph.TxOffload
 	}
 	if s.largest()-s.l3 > mtu {
 		return graph.TxOversize
 	}
-	n := s.count()
-	each := (s.largest() + chunkRoom - 1) / chunkRoom
-	last := (len(s.head) + len(s.payload) - (n-1)*s.size + chunkRoom - 1) / chunkRoom
-	need := (n-1)*each + last
+	each, need := s.frames()
 	if need > maxCut {
 		return graph.TxOffload
 	}
@@ -111,7 +108,7 @@ func (l *lowering) segments(io *graph.IO, m *graph.Meta, room, mtu int) graph.Re
 	if !l.take(io, need) {
 		return graph.TxNoBuffer
 	}
-	for i := range n {
+	for i := range s.count() {
 		frames := l.frames[i*each : min(i*each+each, need)]
 		at := io.Arena.Start(frames[0]) + umem.Headroom
 		payload := s.segment(io.Mem[at:at+uint32(len(s.head))], i)

@@ -118,6 +118,20 @@ func transport6(ip []byte, at int, proto byte) bool {
 //fastpath:hot
 func (s *superpacket) count() int { return (len(s.payload) + s.size - 1) / s.size }
 
+// frames is how many frames each segment but the last fills, and all together. It
+// is more than maxCut where the headers do not fit into one.
+//
+//fastpath:hot
+func (s *superpacket) frames() (each, all int) {
+	if len(s.head) > chunkRoom {
+		return 0, maxCut + 1
+	}
+	n := s.count()
+	each = (s.largest() + chunkRoom - 1) / chunkRoom
+	last := (len(s.head) + len(s.payload) - (n-1)*s.size + chunkRoom - 1) / chunkRoom
+	return each, (n-1)*each + last
+}
+
 // largest is the size of the longest segment in bytes, headers included.
 //
 //fastpath:hot

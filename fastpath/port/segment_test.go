@@ -2,6 +2,8 @@ package port
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/gopacket/layers"
@@ -132,11 +134,41 @@ func TestSuperpacketsThatCannotBeCut(t *testing.T) {
 			p, m := spec.build()
 			tt.change(p, &m)
 			k := m
+			if _, ok := Wire(p[:k.Len], k); ok != (tt.want == graph.TxOversize) { // who looks on has no MTU
+				t.Errorf("a wire carries it: %v", ok)
+			}
 			m = place(t, io, p, m, false)
 			m.Len, m.Head = k.Len, k.Head
 			out, r := lowered(t, io, tt.mtu, m)
 			if r != tt.want || len(out) > 0 {
 				t.Errorf("%d packets and reason %v, want %v", len(out), r, tt.want)
+			}
+		})
+	}
+}
+
+func TestWireIsWhatAPortSends(t *testing.T) {
+	specs := superpackets()
+	for _, v6 := range []bool{false, true} {
+		for _, udp := range []bool{false, true} {
+			for _, whole := range []bool{false, true} {
+				specs[fmt.Sprintf("no superpacket, v6 %v, UDP %v, checksum complete %v", v6, udp, whole)] =
+					packetSpec{v6: v6, udp: udp, whole: whole, payload: 1399, link: true}
+			}
+		}
+	}
+	for name, spec := range specs {
+		t.Run(name, func(t *testing.T) {
+			io := testIO(t, 256, 4)
+			p, m := spec.build()
+			before := bytes.Clone(p)
+			want, _ := lowered(t, io, 9000, place(t, io, p, m, false))
+			got, ok := Wire(p, m)
+			if !ok || !slices.EqualFunc(got, want, bytes.Equal) {
+				t.Errorf("a wire has %d packets (%v) that are not the %d of a port", len(got), ok, len(want))
+			}
+			if !bytes.Equal(p, before) {
+				t.Error("the packet has changed")
 			}
 		})
 	}
@@ -192,6 +224,10 @@ func FuzzSegment(f *testing.F) {
 			Len: uint32(len(p)), Head: uint32(len(p)), Bufs: 1, Flags: graph.Partial,
 			GSO: graph.GSOKind(kind%3 + 1), GSOSize: size, CsumStart: start, CsumOffset: offset,
 		}
+		Wire(p, m)
+		whole := m
+		whole.GSO = graph.GSONone
+		Wire(p, whole)
 		var s superpacket
 		if len(p) > 1<<16 || !s.open(p, &m) || s.count() > 256 {
 			return

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/port"
 	"margay.dev/margay/fastpath/tap"
 )
 
@@ -34,6 +36,9 @@ func (s *Server) Capture(in *pb.CaptureRequest, out grpc.ServerStreamingServer[p
 		return err
 	}
 	t := &capturer{watch: w, names: portNames{server: s}, count: int(in.GetCount()), bytes: in.GetBytes()}
+	if in.GetSegmented() {
+		t.segmented, t.snap = true, snap(in)
+	}
 	return watch(out, w, time.Duration(in.GetTimeoutMs())*time.Millisecond, t)
 }
 
@@ -49,9 +54,9 @@ func captureWant(in *pb.CaptureRequest) (want tap.Want, err error) {
 			return want, limit
 		}
 	}
-	want = tap.Want{Count: int(in.GetCount()), Snap: int(in.GetSnap()), Events: captureRoom, Bytes: captureRing}
-	if want.Snap == 0 {
-		want.Snap = mostSnap
+	want = tap.Want{Count: int(in.GetCount()), Snap: snap(in), Events: captureRoom, Bytes: captureRing}
+	if in.GetSegmented() {
+		want.Snap = mostSnap // a packet must be there to be cut
 	}
 	for _, one := range in.GetStages() {
 		switch one {
@@ -71,18 +76,56 @@ func captureWant(in *pb.CaptureRequest) (want tap.Want, err error) {
 	return want, nil
 }
 
-// capturer makes chunks of packets until it has enough of them.
-type capturer struct {
-	watch  *tap.Watch
-	names  portNames
-	count  int    // packets that are still wanted
-	bytes  uint64 // of them
-	full   bool   // the next packet has more bytes than are wanted
-	chunks []*pb.CaptureChunk
-	size   int // of the last one, about
+// snap is how many bytes of each packet are wanted.
+func snap(in *pb.CaptureRequest) int {
+	if in.GetSnap() == 0 {
+		return mostSnap
+	}
+	return int(in.GetSnap())
 }
 
+// capturer makes chunks of packets until it has enough of them.
+type capturer struct {
+	watch     *tap.Watch
+	names     portNames
+	segmented bool
+	snap      int    // segmented: bytes to keep of each packet
+	count     int    // packets that are still wanted
+	bytes     uint64 // of them
+	full      bool   // the next packet has more bytes than are wanted
+	chunks    []*pb.CaptureChunk
+	size      int // of the last one, about
+}
+
+// take keeps a packet, or its segments. What contradicts its own offload header is
+// kept as it is, whole or not: that is what one wants to see of it.
 func (t *capturer) take(e *tap.Event, data []byte) {
+	if t.done() {
+		return
+	}
+	if t.segmented {
+		if parts, ok := port.Wire(data, e.Meta); ok && e.Meta.Reason != graph.RxOffload {
+			t.takeParts(e, parts)
+			return
+		}
+		data = data[:min(len(data), t.snap)]
+	}
+	t.keep(e, slices.Clone(data), e.Meta.Len, 0)
+}
+
+// takeParts keeps what a wire would carry of one packet.
+func (t *capturer) takeParts(e *tap.Event, parts [][]byte) {
+	for i, part := range parts {
+		number := i + 1
+		if len(parts) == 1 {
+			number = 0
+		}
+		t.keep(e, part[:min(len(part), t.snap)], uint32(len(part)), uint32(number))
+	}
+}
+
+// keep puts a packet of so many bytes, of which data are kept, into a chunk.
+func (t *capturer) keep(e *tap.Event, data []byte, length, segment uint32) {
 	if t.full = t.full || t.count > 0 && uint64(len(data)) > t.bytes; t.full || t.count == 0 {
 		return
 	}
@@ -91,7 +134,7 @@ func (t *capturer) take(e *tap.Event, data []byte) {
 	m := &e.Meta
 	p := &pb.CaptureChunk_Packet{
 		TimeNs: uint64(e.Time), InPort: t.names.of(m.InPort), OutPort: t.names.of(e.Port), Ethernet: e.L2,
-		Length: m.Len, Segments: uint32(m.Segments), GsoSize: uint32(m.GSOSize), Data: slices.Clone(data),
+		Length: length, Segments: uint32(m.Segments), GsoSize: uint32(m.GSOSize), Segment: segment, Data: data,
 	}
 	switch e.Kind {
 	case tap.Transmitted:

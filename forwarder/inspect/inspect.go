@@ -97,12 +97,12 @@ func Nodes(workers []graph.Stats) []graph.NodeCounters {
 func (s *Server) ListPorts(context.Context, *pb.ListPortsRequest) (*pb.PortList, error) {
 	out := &pb.PortList{}
 	for _, p := range s.plane.Ports() {
-		out.Ports = append(out.Ports, port(p))
+		out.Ports = append(out.Ports, portOf(p))
 	}
 	return out, nil
 }
 
-func port(p plane.PortState) *pb.PortList_PortState {
+func portOf(p plane.PortState) *pb.PortList_PortState {
 	return &pb.PortList_PortState{
 		Name: p.Name, Index: uint32(p.Index), Kind: p.Kind, Device: p.Device, State: p.State, Mode: p.Mode,
 		Queues: uint32(p.Queues), Mtu: uint32(p.MTU), Mac: mac(p.MAC),

@@ -57,7 +57,7 @@ func TestEveryCounterIsShown(t *testing.T) {
 
 // shown reads every counter of s back from the answers.
 func shown(s graph.Stats) map[string]float64 {
-	n, p, w := nodeOf("route", s.Nodes[0]), port(plane.PortState{Counters: s.Ports[0]}), worker(3, s)
+	n, p, w := nodeOf("route", s.Nodes[0]), portOf(plane.PortState{Counters: s.Ports[0]}), worker(3, s)
 	a := drops(s.Counters).Account
 	out := map[string]float64{
 		"Counters.Rx": float64(a.Rx), "Counters.Tx": float64(a.Tx), "Counters.Punt": float64(a.Punt), "Counters.Held": float64(a.Held),

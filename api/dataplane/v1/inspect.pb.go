@@ -180,12 +180,13 @@ func (TracedPacket_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 1}
 }
 
+// complete; what no port would cut stays as it is
 type CaptureRequest_Stage int32
 
 const (
 	CaptureRequest_STAGE_UNKNOWN CaptureRequest_Stage = 0
 	CaptureRequest_STAGE_RX      CaptureRequest_Stage = 1 // as it came in
-	CaptureRequest_STAGE_PRE_TX  CaptureRequest_Stage = 2 // as it is offered to a port, superpackets whole
+	CaptureRequest_STAGE_PRE_TX  CaptureRequest_Stage = 2 // as it is offered to a port
 	CaptureRequest_STAGE_DROP    CaptureRequest_Stage = 3 // as it was when it was dropped
 )
 
@@ -1307,6 +1308,7 @@ type CaptureRequest struct {
 	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`                                                        // 1 to 2^32, of packets as they are kept
 	TimeoutMs     uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`                               // 1 to 3,600,000
 	Snap          uint32                 `protobuf:"varint,6,opt,name=snap,proto3" json:"snap,omitempty"`                                                          // bytes to keep of each packet, at most 262,144; 0: all
+	Segmented     bool                   `protobuf:"varint,7,opt,name=segmented,proto3" json:"segmented,omitempty"`                                                // as a wire carries them: superpackets as their segments, checksums
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1381,6 +1383,13 @@ func (x *CaptureRequest) GetSnap() uint32 {
 		return x.Snap
 	}
 	return 0
+}
+
+func (x *CaptureRequest) GetSegmented() bool {
+	if x != nil {
+		return x.Segmented
+	}
+	return false
 }
 
 type CaptureChunk struct {
@@ -2429,9 +2438,10 @@ type CaptureChunk_Packet struct {
 	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`                  // of STAGE_DROP
 	Ethernet      bool                   `protobuf:"varint,6,opt,name=ethernet,proto3" json:"ethernet,omitempty"`             // data begins with an Ethernet header, else with IP
 	Length        uint32                 `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"`                 // of the packet
-	Segments      uint32                 `protobuf:"varint,8,opt,name=segments,proto3" json:"segments,omitempty"`             // more than 1: a superpacket
+	Segments      uint32                 `protobuf:"varint,8,opt,name=segments,proto3" json:"segments,omitempty"`             // more than 1: a superpacket, or of one
 	GsoSize       uint32                 `protobuf:"varint,9,opt,name=gso_size,json=gsoSize,proto3" json:"gso_size,omitempty"`
 	Data          []byte                 `protobuf:"bytes,10,opt,name=data,proto3" json:"data,omitempty"`
+	Segment       uint32                 `protobuf:"varint,11,opt,name=segment,proto3" json:"segment,omitempty"` // which of the segments it is, from 1; 0: it is whole
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2534,6 +2544,13 @@ func (x *CaptureChunk_Packet) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *CaptureChunk_Packet) GetSegment() uint32 {
+	if x != nil {
+		return x.Segment
+	}
+	return 0
 }
 
 type CaptureChunk_End struct {
@@ -2777,7 +2794,7 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\x10KIND_TRANSMITTED\x10\x03\x12\x10\n" +
 	"\fKIND_DROPPED\x10\x04\"L\n" +
 	"\rTracedPackets\x12;\n" +
-	"\apackets\x18\x01 \x03(\v2!.margay.dataplane.v1.TracedPacketR\apackets\"\x96\x02\n" +
+	"\apackets\x18\x01 \x03(\v2!.margay.dataplane.v1.TracedPacketR\apackets\"\xb4\x02\n" +
 	"\x0eCaptureRequest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12A\n" +
 	"\x06stages\x18\x02 \x03(\x0e2).margay.dataplane.v1.CaptureRequest.StageR\x06stages\x12\x14\n" +
@@ -2785,16 +2802,17 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12\x12\n" +
-	"\x04snap\x18\x06 \x01(\rR\x04snap\"J\n" +
+	"\x04snap\x18\x06 \x01(\rR\x04snap\x12\x1c\n" +
+	"\tsegmented\x18\a \x01(\bR\tsegmented\"J\n" +
 	"\x05Stage\x12\x11\n" +
 	"\rSTAGE_UNKNOWN\x10\x00\x12\f\n" +
 	"\bSTAGE_RX\x10\x01\x12\x10\n" +
 	"\fSTAGE_PRE_TX\x10\x02\x12\x0e\n" +
 	"\n" +
-	"STAGE_DROP\x10\x03\"\xc7\x04\n" +
+	"STAGE_DROP\x10\x03\"\xe1\x04\n" +
 	"\fCaptureChunk\x12B\n" +
 	"\apackets\x18\x01 \x03(\v2(.margay.dataplane.v1.CaptureChunk.PacketR\apackets\x127\n" +
-	"\x03end\x18\x02 \x01(\v2%.margay.dataplane.v1.CaptureChunk.EndR\x03end\x1a\xad\x02\n" +
+	"\x03end\x18\x02 \x01(\v2%.margay.dataplane.v1.CaptureChunk.EndR\x03end\x1a\xc7\x02\n" +
 	"\x06Packet\x12?\n" +
 	"\x05stage\x18\x01 \x01(\x0e2).margay.dataplane.v1.CaptureRequest.StageR\x05stage\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x04R\x06timeNs\x12\x17\n" +
@@ -2806,7 +2824,8 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\bsegments\x18\b \x01(\rR\bsegments\x12\x19\n" +
 	"\bgso_size\x18\t \x01(\rR\agsoSize\x12\x12\n" +
 	"\x04data\x18\n" +
-	" \x01(\fR\x04data\x1a\x89\x01\n" +
+	" \x01(\fR\x04data\x12\x18\n" +
+	"\asegment\x18\v \x01(\rR\asegment\x1a\x89\x01\n" +
 	"\x03End\x12;\n" +
 	"\x03why\x18\x01 \x01(\x0e2).margay.dataplane.v1.CaptureChunk.End.WhyR\x03why\x12\x12\n" +
 	"\x04lost\x18\x02 \x01(\x04R\x04lost\"1\n" +

@@ -17,6 +17,7 @@ const (
 	// its read buffer of 68 KiB is free for the next one at once.
 	copyMost = umem.ChunkSize - umem.Headroom
 	maxPiece = graph.VectorMax // pieces of one writev
+	maxHead  = 60 + 60         // bytes of headers in a train: IP and TCP with all options they can have
 )
 
 // tunQueue is one queue of a TUN device.
@@ -29,6 +30,7 @@ type tunQueue struct {
 	// gro coalesces what is transmitted within a burst.
 	gro    groTable
 	pieces [maxPiece]piece
+	before [maxHead]byte // headers of a train's first packet, as they came
 
 	trains, segments, badSums, vanished atomic.Uint64
 }

@@ -196,30 +196,35 @@ func TestReceptionWithoutBuffersGoesOnWhenThereAreSome(t *testing.T) {
 }
 
 // A device that takes no more refuses packets, alone and in trains; all of them
-// stay the caller's.
+// stay the caller's, as they came.
 func TestTUNThatIsFull(t *testing.T) {
 	io := testIO(t, 2048, 4)
 	w := newWire(t)
-	sent, refused := 0, 0
-	for refused == 0 {
+	sent := 0
+	for round, full := 0, 0; full < 2; round++ {
 		var ms []graph.Meta
-		for i, s := range trainOf(30, packetSpec{}) {
+		var packets [][]byte
+		for i, s := range trainOf(30, packetSpec{v6: round%2 == 1}) {
 			if i%10 == 9 {
 				s.sport = 7 // alone
 			}
 			s.payload = 1000
 			s.seq = uint32(i) * 1000
 			p, _ := s.build()
-			ms = append(ms, place(t, io, p, graph.Meta{}, true))
+			ms, packets = append(ms, place(t, io, p, graph.Meta{}, true)), append(packets, p)
 		}
 		v := graph.NewVector(ms...)
-		refused = w.TxBurst(io, v)
+		refused := w.TxBurst(io, v)
+		full += refused / 30
 		marked := 0
 		for i := range v.Len() {
 			if m := v.Meta(i); m.Reason != graph.NoReason {
 				marked++
 				if m.Reason != graph.TxFull {
 					t.Fatalf("refused for %v", m.Reason)
+				}
+				if !bytes.Equal(gather(io, m), packets[i]) {
+					t.Errorf("refused packet %d is not what it was", i)
 				}
 				io.Free(m)
 			}

@@ -24,6 +24,8 @@ func (q *tunQueue) flush(io *graph.IO, v *graph.Vector, t *train) {
 	q.gro.made++
 	q.gro.merged += uint64(n)
 	first := v.Meta(int(t.first))
+	headers := io.Mem[first.Off : first.Off+uint32(t.head)]
+	copy(q.before[:], headers)
 	b := q.lead(io, v, t, first)
 	q.pieces[0] = pieceOf(b)
 	at := 1 + q.rest(io, first, 1)
@@ -40,6 +42,7 @@ func (q *tunQueue) flush(io *graph.IO, v *graph.Vector, t *train) {
 	var r graph.Reason
 	if errno != 0 {
 		r = q.refusal(errno)
+		copy(headers, q.before[:]) // who looks at the refused packet sees what it was
 	}
 	for k, i := 0, t.first; k < n; k++ {
 		m := v.Meta(int(i))

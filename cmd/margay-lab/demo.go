@@ -3,10 +3,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -81,7 +83,7 @@ func (d *demonstration) run(c *cobra.Command, forwarder string) error {
 	if d.lab, err = d.raise(c, t, forwarder, true); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{d.kernelIsOut, d.everybodyReaches, d.exactly, d.loads, d.witness, d.withoutForwarder} {
+	for _, part := range []func(context.Context) error{d.kernelIsOut, d.everybodyReaches, d.exactly, d.loads, d.witness, d.withoutForwarder, d.onePacket} {
 		if err := part(c.Context()); err != nil {
 			return err
 		}
@@ -274,6 +276,50 @@ func (d *demonstration) withoutForwarder(ctx context.Context) error {
 		return err
 	}
 	return try(true, load.Ping{Count: 2, Timeout: time.Second})
+}
+
+// onePacket lets margayctl tell the way of a ping from stop to stop.
+func (d *demonstration) onePacket(ctx context.Context) error {
+	const node, from, to = "north", "ann", "cleo"
+	addr, _ := d.lab.Topology().Pod(to).Addr(false)
+	filter := "icmp and dst host " + addr.String()
+	d.step("one packet, stop by stop: margayctl trace --filter '%s' at %s, while %s pings %s", filter, node, from, to)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ctl := exec.CommandContext(ctx, beside("margayctl"), "--socket", d.lab.Socket(node), "trace", "--filter", filter)
+	var told bytes.Buffer
+	ctl.Stdout, ctl.Stderr = &told, &told
+	if err := ctl.Start(); err != nil {
+		return fmt.Errorf("trace a packet: %w; build margayctl with make build", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- ctl.Wait() }()
+	for {
+		_, lost := d.lab.Ping(ctx, from, to, false, load.Ping{Count: 1, Timeout: time.Second})
+		select {
+		case err := <-ended:
+			fmt.Fprint(d.out, told.String())
+			return errors.Join(err, wholeWay(told.String()))
+		case <-time.After(50 * time.Millisecond):
+			if lost != nil {
+				cancel()
+				return fmt.Errorf("trace a packet: ping from %s to %s: %w", from, to, errors.Join(lost, <-ended))
+			}
+		}
+	}
+}
+
+// wholeWay wants every stop of a ping's way in a trace.
+func wholeWay(told string) error {
+	rest := told
+	for _, stop := range []string{"received by pod-ann", "ip-input", "route", "rewrite", "offered to link-uplink"} {
+		_, after, ok := strings.Cut(rest, stop)
+		if !ok {
+			return fmt.Errorf("a traced packet was not told of at %q, or too early:\n%s", stop, told)
+		}
+		rest = after
+	}
+	return nil
 }
 
 // restored waits until the forwarder has its state in force, from disk.

@@ -196,6 +196,23 @@ func TestDownLeavesNothingWhereverUpWasKilled(t *testing.T) {
 	l.ok("ping")
 }
 
+// The demo does not believe a trace that leaves a stop out.
+func TestTheDemoWantsAWholeWay(t *testing.T) {
+	const whole = "received by pod-ann\n ip-input ► route\n route ► rewrite\n rewrite ► tx\n offered to link-uplink"
+	for told, ok := range map[string]bool{
+		whole: true,
+		"no packet that the filter picks came in within 30s":                             false,
+		strings.Replace(whole, "rewrite ► tx", "", 1):                                    true, // it is the way out of route, too
+		strings.ReplaceAll(whole, "rewrite", "resolve"):                                  false,
+		strings.Replace(whole, "offered to link-uplink", "dropped", 1):                   false,
+		"offered to link-uplink\n" + strings.TrimSuffix(whole, "offered to link-uplink"): false,
+	} {
+		if err := wholeWay(told); (err == nil) != ok {
+			t.Errorf("of\n%s\nthe demo says %v", told, err)
+		}
+	}
+}
+
 func TestMistakesAreExplained(t *testing.T) {
 	l := newLabs(t)
 	wrong := filepath.Join(t.TempDir(), "wrong.yaml")

@@ -126,9 +126,8 @@ func (p *program) with(f func(*lab.Lab) error) error {
 	return f(l)
 }
 
-// beside finds the forwarder: next to this program, or by PATH.
-func beside() string {
-	const name = "margay-forwarder"
+// beside finds another program of ours: next to this one, or by PATH.
+func beside(name string) string {
 	if self, err := os.Executable(); err == nil {
 		path := filepath.Join(filepath.Dir(self), name)
 		if _, err := os.Stat(path); err == nil {

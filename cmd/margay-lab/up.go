@@ -52,7 +52,7 @@ func (p *program) upCommand() *cobra.Command {
 }
 
 func addForwarder(c *cobra.Command, path *string) {
-	c.Flags().StringVar(path, "forwarder", beside(), "program of the forwarder")
+	c.Flags().StringVar(path, "forwarder", beside("margay-forwarder"), "program of the forwarder")
 }
 
 // raise brings a topology up, and says on the error output what it does.

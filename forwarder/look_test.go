@@ -180,23 +180,25 @@ func TestCaptureTellsWhyPacketsAreDropped(t *testing.T) {
 
 func TestCaptureToAFullDisk(t *testing.T) {
 	l := raised(t)
-	folder := t.TempDir()
-	Run(t, l.node, "mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder)
-	t.Cleanup(func() { Run(t, l.node, "umount", folder) })
-	file := filepath.Join(folder, "c.pcapng")
-	big := func() {
-		_, _ = TryRun(l.pods["a"], "ping", "-c", "20", "-i", "0.002", "-s", "1000", "-W", "1", "10.1.0.3")
-	}
-	_, errOut, err := l.during(big, "capture", "-f", "icmp", "--stage", "rx", "-w", file)
-	if err == nil || !strings.Contains(errOut, "no space left on device") || !strings.Contains(errOut, file+" holds ") {
-		t.Fatalf("on a full disk capture ends with %v and says\n%s", err, errOut)
-	}
-	var kept int
-	if _, err := fmt.Sscanf(errOut[strings.Index(errOut, " holds "):], " holds %d packet", &kept); err != nil || kept == 0 {
-		t.Errorf("kept are %d packets, %v\n%s", kept, err, errOut)
-	}
-	if out := Run(t, l.node, "tcpdump", "-nr", file); strings.Count(out, "length") != kept {
-		t.Errorf("%d packets are said to be kept, tcpdump reads\n%s", kept, out)
+	for to, filter := range map[string]string{"10.1.0.3": "icmp", "fd00::3": "icmp6 and host fd00::3"} {
+		folder := t.TempDir()
+		Run(t, l.node, "mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder)
+		t.Cleanup(func() { Run(t, l.node, "umount", folder) })
+		file := filepath.Join(folder, "c.pcapng")
+		big := func() {
+			_, _ = TryRun(l.pods["a"], "ping", "-c", "20", "-i", "0.002", "-s", "1000", "-W", "1", to)
+		}
+		_, errOut, err := l.during(big, "capture", "-f", filter, "--stage", "rx", "-w", file)
+		if err == nil || !strings.Contains(errOut, "no space left on device") || !strings.Contains(errOut, file+" holds ") {
+			t.Fatalf("on a full disk capture ends with %v and says\n%s", err, errOut)
+		}
+		var kept int
+		if _, err := fmt.Sscanf(errOut[strings.Index(errOut, " holds "):], " holds %d packet", &kept); err != nil || kept == 0 {
+			t.Errorf("kept are %d packets, %v\n%s", kept, err, errOut)
+		}
+		if out := Run(t, l.node, "tcpdump", "-nr", file); strings.Count(out, "length") != kept {
+			t.Errorf("%d packets are said to be kept, tcpdump reads\n%s", kept, out)
+		}
 	}
 }
 
@@ -248,6 +250,61 @@ func TestWatchersThatDieMakeRoom(t *testing.T) {
 		defer cancel()
 		return l.traces(ctx, 3) == nil
 	})
+	l.pings()
+	l.balanced()
+}
+
+// A capture that is killed while packets stream in leaves its place to others, and
+// a file of which all but the last packet is whole.
+func TestACaptureIsKilledInTheMiddle(t *testing.T) {
+	l := raised(t)
+	stop := make(chan struct{})
+	var traffic sync.WaitGroup
+	for _, to := range []string{"10.1.0.3", "fd00::3"} {
+		traffic.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = TryRun(l.pods["a"], "ping", "-q", "-c", "200", "-i", "0.001", "-s", "20000", "-W", "1", to)
+				}
+			}
+		})
+	}
+	var dying []*exec.Cmd
+	var files []string
+	for i := range 4 {
+		file := filepath.Join(t.TempDir(), "c.pcapng")
+		cmd, _, errOut := l.ctl("capture", "-n", "1000000", "--bytes", "1000000000", "-w", file, fmt.Sprintf("--segments=%v", i%2 == 0))
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		dying, files = append(dying, cmd), append(files, file)
+		Eventually(t, "a capture is in its middle", func() bool {
+			st, err := os.Stat(file)
+			return err == nil && st.Size() > 1<<20 || errOut.Len() > 0
+		})
+	}
+	for _, cmd := range dying {
+		_ = cmd.Process.Kill()
+		if err := cmd.Wait(); err == nil {
+			t.Error("a capture had ended before it was killed")
+		}
+	}
+	Eventually(t, "there is room again", func() bool {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		return l.traces(ctx, 4) == nil
+	})
+	close(stop)
+	traffic.Wait()
+	for _, file := range files {
+		out, err := TryRun(l.node, "tcpdump", "-nqr", file)
+		if n := len(frames(t, file)); n < 10 || strings.Count(out, "\n") != n {
+			t.Errorf("%s holds %d packets, tcpdump reads %d lines, %v", file, n, strings.Count(out, "\n"), err)
+		}
+	}
 	l.pings()
 	l.balanced()
 }

@@ -62,6 +62,7 @@ func TestErrors(t *testing.T) {
 		"a trace too many":          {serve(t, &forwarder{fail: status.Error(codes.ResourceExhausted, "4 watch already")}), "trace", 3, []string{"is busy: 4 watch already"}},
 		"a capture to nowhere":      {good, "capture", 2, []string{"-w FILE"}},
 		"a stage there is not":      {good, "capture -w - --stage tx", 2, []string{`stage is "tx", want rx, pre-tx or drop`}},
+		"a capture of what is none": {good, "capture -w - -f net(fd00::/64", 2, []string{"net"}},
 		"no time for a capture":     {good, "capture -w - --duration=-1s", 2, []string{"duration is -1s"}},
 		"a folder that is not":      {good, "capture -w /nonexistent/x", 1, []string{"make the file", "no such file"}},
 		"a full disk":               {good, "capture -w /dev/full", 1, []string{"no space left on device", "/dev/full holds 0 packets"}},

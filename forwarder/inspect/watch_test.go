@@ -98,6 +98,10 @@ func TestWhatCannotBeWatchedIsRefused(t *testing.T) {
 		"no time":               {&pb.CaptureRequest{Count: 1, Bytes: 1, Stages: rx}, "timeout_ms is 0"},
 		"absurd packets":        {&pb.CaptureRequest{Count: 1, Bytes: 1, TimeoutMs: 1, Stages: rx, Snap: 1 << 20}, "snap is 1048576"},
 		"a filter that is none": {&pb.CaptureRequest{Count: 1, Bytes: 1, TimeoutMs: 1, Stages: rx, Filter: "port 70000"}, "filter: "},
+		"an unknown port":       {&pb.CaptureRequest{Count: 1, Bytes: 1, TimeoutMs: 1, Stages: rx, Filter: "to eth9"}, "eth9"},
+		"a deep filter":         {&pb.CaptureRequest{Count: 1, Bytes: 1, TimeoutMs: 1, Stages: rx, Filter: strings.Repeat("not ", 1000) + "ip6"}, "filter: "},
+		"a long filter":         {&pb.CaptureRequest{Count: 1, Bytes: 1, TimeoutMs: 1, Stages: rx, Filter: strings.Repeat("ip6 or ", 100_000) + "ip"}, "filter: "},
+		"no text":               {&pb.CaptureRequest{Count: 1, Bytes: 1, TimeoutMs: 1, Stages: rx, Filter: "host fd00::1\x00"}, "filter: "},
 	}
 	for name, tt := range captures {
 		t.Run("capture of "+name, func(t *testing.T) {

@@ -205,17 +205,33 @@ func TestPlayerGoesOnUntilNothingIsLeftToPlay(t *testing.T) {
 	}
 }
 
-func TestPlayerTellsOfAFileThatIsCutOff(t *testing.T) {
-	content, err := os.ReadFile(save(t, pcapng.LinkRaw, plain(5)...))
+func TestPlayerTellsOfAFileThatLies(t *testing.T) {
+	whole, err := os.ReadFile(save(t, pcapng.LinkRaw, plain(5)...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, got, _ := play(t, PlayerConfig{File: put(t, content[:len(content)-2]), Raw: true, Times: 3})
-	if len(got) != 12 || p.Played.Faults.Load() != 3 {
-		t.Errorf("%d packets, %d faults", len(got), p.Played.Faults.Load())
+	last := len(whole) - int(binary.LittleEndian.Uint32(whole[len(whole)-4:])) // where the last block begins
+	says := func(at int, v uint32) []byte {
+		file := bytes.Clone(whole)
+		binary.LittleEndian.PutUint32(file[last+at:], v)
+		return file
 	}
-	if err := p.Close(); err == nil || !strings.Contains(err.Error(), "after 4 packets: the file is cut off there") {
-		t.Errorf("close: %v", err)
+	for want, file := range map[string][]byte{
+		"the file is cut off there":      whole[:len(whole)-2],
+		"bytes in a block with room for": says(20, 1<<31),
+		"a block has 7 bytes":            says(4, 7),
+		"in front and 4294967295 behind": says(len(whole)-last-4, math.MaxUint32),
+		"of interface 4294967295 of 1":   says(8, math.MaxUint32),
+	} {
+		t.Run(want, func(t *testing.T) {
+			p, got, _ := play(t, PlayerConfig{File: put(t, file), Raw: true, Times: 3})
+			if len(got) != 12 || p.Played.Faults.Load() != 3 {
+				t.Errorf("%d packets, %d faults", len(got), p.Played.Faults.Load())
+			}
+			if err := p.Close(); err == nil || !strings.Contains(err.Error(), "after 4 packets: ") || !strings.Contains(err.Error(), want) {
+				t.Errorf("close: %v", err)
+			}
+		})
 	}
 }
 

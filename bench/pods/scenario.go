@@ -30,7 +30,7 @@ func Scenario() harness.Scenario {
 	return harness.Scenario{
 		Name:  "pods-tcp",
 		About: "TCP between two pods of a node (TUN), against a bare pump and the kernel's routed veth",
-		Run:   run,
+		Run:   func(ctx context.Context, s *harness.Session) error { return run(ctx, s, planOf(s)) },
 	}
 }
 
@@ -64,8 +64,7 @@ type contestant struct {
 	samples map[int][]sample
 }
 
-func run(ctx context.Context, s *harness.Session) error {
-	p := planOf(s)
+func run(ctx context.Context, s *harness.Session, p plan) error {
 	if len(p.streams) == 0 {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,10 +25,11 @@ const (
 // flow is one stream of datagrams, each numbered.
 type flow struct {
 	from, to  *net.UDPConn
-	sent      uint64
+	sent      atomic.Uint64
 	received  uint64
 	bytes     uint64
 	reordered uint64
+	ledger    *ledger // of single datagrams; nil for none
 }
 
 // udp floods by p.Streams flows and counts what arrives.
@@ -35,8 +37,7 @@ func (p Perf) udp(ctx context.Context, out *Result, began func()) error {
 	flows, err := p.flows()
 	defer func() {
 		for _, f := range flows {
-			f.from.Close()
-			f.to.Close()
+			f.close()
 		}
 	}()
 	if err != nil {
@@ -48,10 +49,11 @@ func (p Perf) udp(ctx context.Context, out *Result, began func()) error {
 	}
 	var sending, receiving sync.WaitGroup
 	start := time.Now()
-	end := start.Add(p.Duration)
+	until, cancel := context.WithDeadline(ctx, start.Add(p.Duration))
+	defer cancel()
 	for _, f := range flows {
 		receiving.Go(func() { f.receive() })
-		sending.Go(func() { f.send(ctx, p.Size, p.Rate/uint64(p.Streams), start, end) })
+		sending.Go(func() { f.send(until, p.Size, p.Rate/uint64(p.Streams)) })
 	}
 	began()
 	sending.Wait()
@@ -62,7 +64,7 @@ func (p Perf) udp(ctx context.Context, out *Result, began func()) error {
 	}
 	receiving.Wait()
 	for _, f := range flows {
-		out.Sent += f.sent
+		out.Sent += f.sent.Load()
 		out.Received += f.received
 		out.Bytes += f.bytes
 		out.Reordered += f.reordered
@@ -93,22 +95,36 @@ func (p Perf) thrownAway() (dropped, error) {
 
 func (p Perf) flows() (out []*flow, err error) {
 	for range p.Streams {
-		to, err := listenUDP(p.To, p.Target)
+		f, err := Path{p.From, p.To, p.Source, p.Target}.flow()
 		if err != nil {
-			return out, fmt.Errorf("listen at %v: %w", p.Target, err)
-		}
-		if err := roomy(to); err != nil {
-			to.Close()
 			return out, err
 		}
-		from, err := dialUDP(p.From, p.Source, to)
-		if err != nil {
-			to.Close()
-			return out, fmt.Errorf("open socket at %v: %w", p.Source, err)
-		}
-		out = append(out, &flow{from: from, to: to})
+		out = append(out, f)
 	}
 	return out, nil
+}
+
+// flow opens the sockets at both ends of a path.
+func (p Path) flow() (*flow, error) {
+	to, err := listenUDP(p.To, p.Target)
+	if err != nil {
+		return nil, fmt.Errorf("listen at %v: %w", p.Target, err)
+	}
+	if err := roomy(to); err != nil {
+		to.Close()
+		return nil, err
+	}
+	from, err := dialUDP(p.From, p.Source, to)
+	if err != nil {
+		to.Close()
+		return nil, fmt.Errorf("open socket at %v: %w", p.Source, err)
+	}
+	return &flow{from: from, to: to}, nil
+}
+
+func (f *flow) close() {
+	f.from.Close()
+	f.to.Close()
 }
 
 // roomy gives the receiver a large buffer, past rmem_max where we may.
@@ -124,31 +140,45 @@ func roomy(c *net.UDPConn) error {
 	})
 }
 
-// send numbers datagrams until end. With a rate it sends what is due every
-// millisecond, without one as fast as it can. Who could not send for a while
-// does not make up for it by a burst that the rate does not allow.
-func (f *flow) send(ctx context.Context, size int, rate uint64, start, end time.Time) {
+// send numbers datagrams until ctx ends. With a rate, in bits a second, it sends
+// what is due every millisecond, without one as fast as it can. Who could not send
+// for a while does not make up for it by a burst that the rate does not allow.
+func (f *flow) send(ctx context.Context, size int, rate uint64) {
 	b := make([]byte, size)
 	perSecond := float64(rate) / 8 / float64(size)
-	credit, last := 0.0, start
-	for now := start; now.Before(end) && ctx.Err() == nil; now = time.Now() {
+	credit, last := 0.0, time.Now()
+	for ctx.Err() == nil {
 		due := uint64(64)
 		if rate > 0 {
+			now := time.Now()
 			credit = min(credit+now.Sub(last).Seconds()*perSecond, max(1, burstOf*perSecond*paceEvery.Seconds()))
 			due, last = uint64(credit), now
 			credit -= float64(due)
 		}
 		for range due {
-			binary.BigEndian.PutUint64(b, f.sent)
-			if _, err := f.from.Write(b); err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ECONNREFUSED) {
+			binary.BigEndian.PutUint64(b, f.sent.Load())
+			if f.offer(b) != nil {
 				return
 			}
-			f.sent++
+			f.sent.Add(1)
 		}
 		if rate > 0 {
 			time.Sleep(paceEvery)
 		}
 	}
+}
+
+// offer writes a datagram. One that no device takes just now is lost, as others
+// are; only a closed socket is an error.
+func (f *flow) offer(b []byte) error {
+	_, err := f.from.Write(b)
+	if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, net.ErrClosed) {
+		_, err = f.from.Write(b) // the first told of an ICMP error that came for an earlier one, and sent nothing
+	}
+	if errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 func (f *flow) receive() {
@@ -170,5 +200,8 @@ func (f *flow) receive() {
 		}
 		f.received++
 		f.bytes += uint64(n)
+		if f.ledger != nil {
+			f.ledger.note(seq)
+		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"margay.dev/margay/bench/harness"
 	"margay.dev/margay/bench/idle"
 	"margay.dev/margay/bench/lookup"
+	"margay.dev/margay/bench/outage"
 	"margay.dev/margay/bench/pods"
 	"margay.dev/margay/bench/veth"
 	"margay.dev/margay/internal/render"
@@ -32,7 +33,10 @@ const (
 
 // scenarios are all there are.
 func scenarios() []harness.Scenario {
-	return []harness.Scenario{forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), idle.Scenario(), veth.Scenario()}
+	return []harness.Scenario{
+		forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), idle.Scenario(), veth.Scenario(),
+		outage.Restart(), outage.Reload(),
+	}
 }
 
 // bench is one run of the program.
@@ -80,8 +84,21 @@ func (b *bench) root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(b.list(), b.runCommand())
+	root.AddCommand(b.list(), b.runCommand(), b.hold())
 	return root
+}
+
+// hold is what the scenario restart starts in order to kill it.
+func (b *bench) hold() *cobra.Command {
+	return &cobra.Command{
+		Use: outage.HoldCommand + " DIR LAB NODE", Hidden: true, Args: cobra.ExactArgs(3),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := outage.Hold(c.Context(), args[0], args[1], args[2], os.Stdin, b.out); err != nil {
+				return errRun{err}
+			}
+			return nil
+		},
+	}
 }
 
 func (b *bench) list() *cobra.Command {
@@ -107,7 +124,7 @@ func (b *bench) runCommand() *cobra.Command {
 	c.Flags().BoolVar(&b.quick, "quick", false, "end each scenario within 50 s, with fewer cases and windows")
 	c.Flags().StringVarP(&b.output, "output", "o", "table", "table, or json: one object a line, as soon as it is there")
 	c.Flags().StringVar(&b.filter, "filter", "", "run only cases of which SCENARIO/CASE contains this")
-	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for pods-tcp, idle and veth-forward")
+	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for all scenarios but graph and fib")
 	c.Flags().StringVar(&b.profile, "cpuprofile", "", "write a CPU profile of this process to a file, for go tool pprof; choose one case by --filter")
 	return c
 }

@@ -21,6 +21,16 @@ func Summary(values []float64) *Estimate {
 	return &Estimate{Median: quantile(s, 0.5), Q1: quantile(s, 0.25), Q3: quantile(s, 0.75), Runs: len(s)}
 }
 
+// Percentile is that of values, from 0 to 100, as Summary's quartiles are; nil if
+// there are none.
+func Percentile(values []float64, percent float64) *Estimate {
+	if len(values) == 0 {
+		return nil
+	}
+	v := quantile(slices.Sorted(slices.Values(values)), percent/100)
+	return &Estimate{Median: v, Q1: v, Q3: v, Runs: len(values)}
+}
+
 // Published is a figure that was measured elsewhere, at another time.
 func Published(v float64) *Estimate { return &Estimate{Median: v, Q1: v, Q3: v} }
 

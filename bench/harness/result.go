@@ -24,7 +24,7 @@ type Result struct {
 	Peer      string   `json:"peer"` // empty: no peer for this metric
 	PeerValue *float64 `json:"peer_value"`
 	Ratio     *float64 `json:"ratio"`         // above 1: ours is better
-	Why       string   `json:"why,omitempty"` // why a value is null
+	Why       string   `json:"why,omitempty"` // why a value is null, or in doubt
 	// Budget is what the design allows ours, and Met whether it keeps to it.
 	Budget     *float64    `json:"budget,omitempty"`
 	MinRatio   *float64    `json:"min_ratio,omitempty"` // a budget of the ratio instead
@@ -72,16 +72,21 @@ func New(caseName string, m Metric, ours *Estimate, peer string, theirs *Estimat
 		r.Ratio = ratio(ours.Median, theirs.Median, m.More)
 	}
 	if budget != 0 {
-		r.Budget = &budget
-		if ours != nil {
-			met := ours.Median <= budget
-			if m.More {
-				met = ours.Median >= budget
-			}
-			r.Met = &met
-		}
+		r.Want(m, budget)
 	}
 	return r
+}
+
+// Want says what the design allows ours, also where that is none at all.
+func (r *Result) Want(m Metric, budget float64) {
+	r.Budget = &budget
+	if r.Ours != nil {
+		met := *r.Ours <= budget
+		if m.More {
+			met = *r.Ours >= budget
+		}
+		r.Met = &met
+	}
 }
 
 // WantRatio says that the design asks for a ratio of at least least.

@@ -49,6 +49,8 @@ func TestBudgets(t *testing.T) {
 		"cost above":        {New("c", Metric{"m", "ns", false}, Exactly(20.1), "", nil, 20, ""), &no},
 		"rate reached":      {New("c", Metric{"m", "Gbit/s", true}, Exactly(21), "", nil, 20, ""), &yes},
 		"rate not reached":  {New("c", Metric{"m", "Gbit/s", true}, Exactly(19), "", nil, 20, ""), &no},
+		"none is allowed":   {want(New("c", Metric{"m", "packets", false}, Exactly(0), "", nil, 0, ""), 0), &yes},
+		"and there is one":  {want(New("c", Metric{"m", "packets", false}, Exactly(1), "", nil, 0, ""), 0), &no},
 		"ours did not run":  {New("c", Metric{"m", "ns", false}, nil, "", nil, 20, "broken"), nil},
 		"no budget":         {New("c", Metric{"m", "ns", false}, Exactly(20), "", nil, 0, ""), nil},
 		"ratio reached":     {wantRatio(New("c", Metric{"m", "ns", false}, Exactly(10), "p", Exactly(9.6), 0, ""), 0.95), &yes},
@@ -62,6 +64,11 @@ func TestBudgets(t *testing.T) {
 			}
 		})
 	}
+}
+
+func want(r Result, budget float64) Result {
+	r.Want(Metric{r.Metric, r.Unit, false}, budget)
+	return r
 }
 
 func wantRatio(r Result, least float64) Result { r.WantRatio(least); return r }
@@ -180,5 +187,20 @@ func TestSummaryInterpolatesQuartiles(t *testing.T) {
 				t.Error("the values were put in another order under their owner's hands")
 			}
 		})
+	}
+}
+
+func TestPercentiles(t *testing.T) {
+	hundred := make([]float64, 101)
+	for i := range hundred {
+		hundred[i] = float64(100 - i)
+	}
+	for percent, want := range map[float64]float64{0: 0, 50: 50, 99: 99, 99.5: 99.5, 100: 100} {
+		if got := Percentile(hundred, percent); got.Median != want || got.Runs != 101 {
+			t.Errorf("%v %%: %+v, want %v", percent, got, want)
+		}
+	}
+	if got := Percentile(nil, 99); got != nil {
+		t.Errorf("of nothing: %+v", got)
 	}
 }

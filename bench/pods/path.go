@@ -2,10 +2,8 @@ package pods
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
@@ -67,13 +65,13 @@ func oursPairs(ctx context.Context, forwarder string, pairs, workers int) (all [
 
 // pumpPath is two TUN devices and nothing between them.
 func pumpPath() (_ *path, err error) {
-	var s spaces
+	var s stage.Spaces
 	defer func() {
 		if err != nil {
-			s.close()
+			s.Close()
 		}
 	}()
-	if err := s.make(2); err != nil {
+	if err := s.Make(2); err != nil {
 		return nil, err
 	}
 	pump, err := newPump(s[0], s[1])
@@ -81,9 +79,9 @@ func pumpPath() (_ *path, err error) {
 		return nil, err
 	}
 	p := &path{client: s[0], server: s[1], addr: netip.MustParseAddr("10.9.0.2"), cpu: pump.cpu}
-	p.close = func() { pump.close(); s.close() }
+	p.close = func() { pump.close(); s.Close() }
 	for i, addr := range []string{"10.9.0.1/24", "10.9.0.2/24"} {
-		if err := settle(s[i], device, addr, ""); err != nil {
+		if err := stage.Settle(s[i], device, []netip.Prefix{netip.MustParsePrefix(addr)}); err != nil {
 			pump.close()
 			return nil, err
 		}
@@ -103,74 +101,12 @@ func kernelPath() (*path, error) {
 // kernelPairs is a namespace that routes between pairs of others, at the ends of
 // veth pairs. Closing one path closes all.
 func kernelPairs(pairs int) (all []*path, err error) {
-	var s spaces
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	if err := s.make(2*pairs + 1); err != nil {
-		return nil, err
-	}
-	router := s[2*pairs]
-	node, err := hostnet.NewHost(router)
+	r, err := stage.Route(2 * pairs)
 	if err != nil {
 		return nil, err
-	}
-	defer node.Close()
-	for i, ns := range s[:2*pairs] {
-		name := fmt.Sprintf("pod%d", i)
-		if err := node.AddVeth(hostnet.VethConfig{Name: name, Peer: device, PeerNS: ns}); err != nil {
-			return nil, err
-		}
-		err := errors.Join(settle(router, name, fmt.Sprintf("10.9.%d.1/24", i), ""),
-			settle(ns, device, fmt.Sprintf("10.9.%d.2/24", i), fmt.Sprintf("10.9.%d.1", i)))
-		if err != nil {
-			return nil, err
-		}
 	}
 	for i := range pairs {
-		all = append(all, &path{client: s[2*i], server: s[2*i+1], addr: netip.AddrFrom4([4]byte{10, 9, byte(2*i + 1), 2}), close: s.close})
+		all = append(all, &path{client: r.Ends[2*i], server: r.Ends[2*i+1], addr: r.Addr(2*i+1, false), close: r.Close})
 	}
-	return all, router.SetSysctl("net.ipv4.ip_forward", "1")
-}
-
-// spaces are namespaces that go when they are closed, and with this process.
-type spaces []*hostnet.Namespace
-
-func (s *spaces) make(n int) error {
-	for i := range n {
-		name := fmt.Sprintf("margay-bench-%d-%d", os.Getpid(), i)
-		ns, err := hostnet.CreateNamespace(name)
-		if err != nil {
-			return err
-		}
-		*s = append(*s, ns)
-		if err := hostnet.DeleteNamespace(name); err != nil { // the open file keeps it
-			return err
-		}
-	}
-	return nil
-}
-
-func (s spaces) close() {
-	for _, ns := range s {
-		ns.Close()
-	}
-}
-
-// settle gives a link an address, and its namespace a default route by gateway.
-func settle(ns *hostnet.Namespace, link, addr, gateway string) error {
-	h, err := hostnet.NewHost(ns)
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	if err := errors.Join(h.AddAddress(link, netip.MustParsePrefix(addr), 0), h.SetUp(link), h.SetUp("lo")); err != nil {
-		return err
-	}
-	if gateway == "" {
-		return nil
-	}
-	return h.ReplaceRoute(hostnet.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr(gateway)})
+	return all, nil
 }

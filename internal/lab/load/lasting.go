@@ -104,6 +104,33 @@ func (c *Connections) Stop(patience time.Duration) Lived {
 	return c.Lived()
 }
 
+// Await waits until each connection that still lives has delivered more than was
+// sent before the call: none waits any longer for what was lost to be sent again.
+func (c *Connections) Await(ctx context.Context) error {
+	before := make([]uint64, len(c.all))
+	for i, one := range c.all {
+		one.mu.Lock()
+		before[i] = one.sent
+		one.mu.Unlock()
+	}
+	for i, one := range c.all {
+		for !one.beyond(before[i]) {
+			if ctx.Err() != nil {
+				return fmt.Errorf("the connection from %v to %v does not go on: %w", one.from.LocalAddr(), one.to.LocalAddr(), context.Cause(ctx))
+			}
+			time.Sleep(flowsCheck)
+		}
+	}
+	return nil
+}
+
+// beyond tells whether so much and more has come, or no more will.
+func (one *lasting) beyond(sent uint64) bool {
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	return one.received > sent || one.lost != nil
+}
+
 // Lived is how they have fared so far.
 func (c *Connections) Lived() (out Lived) {
 	out.Connections = len(c.all)

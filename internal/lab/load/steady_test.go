@@ -124,9 +124,23 @@ func TestConnectionsLive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(200 * time.Millisecond)
-	interrupt(t, b, 50*time.Millisecond)
-	time.Sleep(200 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range 2 {
+		before := c.Lived()
+		if err := c.Await(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if after := c.Lived(); after.Received <= before.Sent {
+			t.Errorf("they are said to go on, and have come from %+v to %+v", before, after)
+		}
+		interrupt(t, b, 50*time.Millisecond)
+	}
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := c.Await(over); err == nil || !strings.Contains(err.Error(), "does not go on") {
+		t.Errorf("waiting that was ended gives %v", err)
+	}
 	if got := c.Stop(time.Minute); got.Connections != 4 || got.Resets != 0 || got.Sent == 0 || got.Received != got.Sent || got.Bent != 0 {
 		t.Errorf("connections that were interrupted: %+v", got)
 	}
@@ -146,6 +160,9 @@ func TestConnectionsThatAreLostAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(time.Minute); c.Lived().Resets == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	if err := c.Await(t.Context()); err != nil {
+		t.Errorf("one that was lost is waited for: %v", err)
 	}
 	if got := c.Stop(time.Minute); got.Resets != 1 || got.First == nil || got.Bent == 0 {
 		t.Errorf("a connection was reset and another bent: %+v", got)

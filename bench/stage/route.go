@@ -1,0 +1,119 @@
+package stage
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"margay.dev/margay/internal/hostnet"
+)
+
+// Device is the link of an end of a Routed.
+const Device = "eth0"
+
+// Spaces are namespaces that go when they are closed, and with this process.
+type Spaces []*hostnet.Namespace
+
+// Make adds n namespaces.
+func (s *Spaces) Make(n int) error {
+	for i := range n {
+		name := fmt.Sprintf("margay-bench-%d-%d", os.Getpid(), i)
+		ns, err := hostnet.CreateNamespace(name)
+		if err != nil {
+			return err
+		}
+		*s = append(*s, ns)
+		if err := hostnet.DeleteNamespace(name); err != nil { // the open file keeps it
+			return err
+		}
+	}
+	return nil
+}
+
+// Close lets go of the namespaces.
+func (s Spaces) Close() {
+	for _, ns := range s {
+		ns.Close()
+	}
+}
+
+// Settle gives a link addresses and takes it up. By each gateway its namespace
+// gets a default route.
+func Settle(ns *hostnet.Namespace, link string, addrs []netip.Prefix, gateways ...netip.Addr) error {
+	h, err := hostnet.NewHost(ns)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	var errs []error
+	for _, a := range addrs {
+		errs = append(errs, h.AddAddress(link, a, hostnet.NoDAD))
+	}
+	errs = append(errs, h.SetUp(link), h.SetUp("lo"))
+	for _, gw := range gateways {
+		anywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if gw.Is6() {
+			anywhere = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		errs = append(errs, h.ReplaceRoute(hostnet.Route{Dst: anywhere, Gateway: gw}))
+	}
+	return errors.Join(errs...)
+}
+
+// Routed is namespaces at the ends of veth pairs, whose other ends are in one in
+// which the kernel routes between them.
+type Routed struct {
+	Ends   []*hostnet.Namespace
+	spaces Spaces
+}
+
+// Route makes a Routed of at most 200 ends.
+func Route(ends int) (_ *Routed, err error) {
+	r := &Routed{}
+	defer func() {
+		if err != nil {
+			r.Close()
+		}
+	}()
+	if err := r.spaces.Make(ends + 1); err != nil {
+		return nil, err
+	}
+	r.Ends = r.spaces[:ends]
+	router := r.spaces[ends]
+	node, err := hostnet.NewHost(router)
+	if err != nil {
+		return nil, err
+	}
+	defer node.Close()
+	for i, ns := range r.Ends {
+		name := fmt.Sprintf("pod%d", i)
+		if err := node.AddVeth(hostnet.VethConfig{Name: name, Peer: Device, PeerNS: ns}); err != nil {
+			return nil, err
+		}
+		near, far := routedAddrs(i, 1), routedAddrs(i, 2)
+		if err := errors.Join(Settle(router, name, near), Settle(ns, Device, far, near[0].Addr(), near[1].Addr())); err != nil {
+			return nil, err
+		}
+	}
+	return r, errors.Join(router.SetSysctl("net.ipv4.ip_forward", "1"), router.SetSysctl("net.ipv6.conf.all.forwarding", "1"))
+}
+
+// routedAddrs are the addresses of a pair's two sides, 1 of the router.
+func routedAddrs(pair, side int) []netip.Prefix {
+	return []netip.Prefix{
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(pair), byte(side)}), 24),
+		netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 9, 7: byte(pair), 15: byte(side)}), 64),
+	}
+}
+
+// Addr is an end's address.
+func (r *Routed) Addr(end int, six bool) netip.Addr {
+	if six {
+		return routedAddrs(end, 2)[1].Addr()
+	}
+	return routedAddrs(end, 2)[0].Addr()
+}
+
+// Close takes it down.
+func (r *Routed) Close() { r.spaces.Close() }

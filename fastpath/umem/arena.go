@@ -31,8 +31,11 @@ const (
 	Headroom = 256
 
 	chunkShift = 12
-	version    = 1
 )
+
+// LayoutVersion counts the layouts of an arena's memory, that of the caches and
+// depots included. Who attaches to an arena must have the same.
+const LayoutVersion = 1
 
 // Buf names one buffer of an arena: a frame, or above the frames a super.
 type Buf uint32
@@ -81,7 +84,7 @@ func New(cfg Config) (*Arena, error) {
 		return nil, err
 	}
 	lay := layoutOf(cfg)
-	region, err := mem.Create("margay-arena", mem.KindArena, version, lay.total)
+	region, err := mem.Create("margay-arena", mem.KindArena, LayoutVersion, lay.total)
 	if err != nil {
 		return nil, fmt.Errorf("make packet memory: %w", err)
 	}
@@ -96,6 +99,9 @@ func New(cfg Config) (*Arena, error) {
 
 func (c Config) validate() error {
 	switch size := int64(c.Frames)*ChunkSize + int64(c.Supers)*SuperSize; {
+	case max(c.Frames, c.Supers, c.Caches) > maxArena/ChunkSize:
+		return fmt.Errorf("make packet memory: one of %d frames, %d supers and %d caches is too many, want at most %d",
+			c.Frames, c.Supers, c.Caches, maxArena/ChunkSize)
 	case c.Frames < 64:
 		return fmt.Errorf("make packet memory: frames is %d, want at least 64", c.Frames)
 	case c.Supers < 0:
@@ -152,6 +158,11 @@ func (a *Arena) view(l layout, cfg Config) (err error) {
 	return nil
 }
 
+// Config is what the arena was made with.
+func (a *Arena) Config() Config {
+	return Config{Frames: int(a.frames), Supers: int(a.supers), Caches: len(a.caches)}
+}
+
 // Bytes is the memory that packet offsets count in.
 func (a *Arena) Bytes() []byte { return a.bytes }
 
@@ -198,6 +209,9 @@ func FrameAt(off uint64) Buf { return Buf(off >> chunkShift) }
 //
 //fastpath:hot
 func (a *Arena) Segment(b Buf) *Segment { return &a.segs[b] }
+
+// Holder tells who frame b was lent to.
+func (a *Arena) Holder(b Buf) Holder { return a.holders[b] }
 
 // Lend notes that frame b is in the hands of h from now on.
 //

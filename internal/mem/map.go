@@ -12,9 +12,7 @@ import (
 const hugePage = 2 << 20
 
 // mapAll maps total bytes of fd, large regions at a multiple of hugePage so
-// that the kernel can back them with huge pages: those spare the packet path
-// most of its TLB misses. A kernel that has none to give leaves it at 4 KiB,
-// slower and right; Fallbacks tells.
+// that huge pages can back them, and has the kernel give all of the memory now.
 func mapAll(fd, total int) (*Region, error) {
 	if total < hugePage {
 		data, err := unix.Mmap(fd, 0, total, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -33,13 +31,22 @@ func mapAll(fd, total int) (*Region, error) {
 	if err := unix.Madvise(data, unix.MADV_POPULATE_WRITE); err != nil {
 		return nil, errors.Join(fmt.Errorf("take %d bytes of memory: %w", total, err), unmap(data))
 	}
-	r := &Region{fd: fd, data: data}
+	return &Region{fd: fd, data: data}, nil
+}
+
+// collapse has the kernel exchange the pages of a large region for huge ones:
+// those spare the packet path most of its TLB misses. A kernel that has none to
+// give leaves it at 4 KiB, slower and right; Fallbacks tells.
+func (r *Region) collapse() {
+	total := len(r.data)
+	if total < hugePage {
+		return
+	}
 	// Works with every setting of huge pages for shared memory but "deny".
-	if err := unix.Madvise(data[:total/hugePage*hugePage], unix.MADV_COLLAPSE); err != nil {
+	if err := unix.Madvise(r.data[:total/hugePage*hugePage], unix.MADV_COLLAPSE); err != nil {
 		r.fallbacks = append(r.fallbacks, fmt.Sprintf("pages of 4 KiB instead of huge ones in all or part of %d MiB of memory, which costs speed: collapse pages: %v: %s",
 			total>>20, err, adviceCollapse(err)))
 	}
-	return r, nil
 }
 
 // adviceCollapse says why the kernel refused huge pages, and what to do about it.

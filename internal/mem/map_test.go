@@ -75,6 +75,40 @@ func TestSmallPagesAreTold(t *testing.T) {
 	}
 }
 
+// Who attaches has the huge pages that the maker got, and tells nothing that the
+// maker has told.
+func TestAttachHasTheMakersPages(t *testing.T) {
+	const size = 4*hugePage + 12345
+	attach := func(r *Region) (hugely int, told []string) {
+		fd, err := unix.FcntlInt(uintptr(r.FD()), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := Attach(fd, KindArena, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		return huge(t, "margay-huge"), other.Fallbacks()
+	}
+	for _, refused := range []bool{false, true} {
+		if refused {
+			refuseHugePages(t)
+		}
+		r, err := Create("margay-huge", KindArena, 1, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		alone := huge(t, "margay-huge")
+		if both, told := attach(r); both != 2*alone || len(told) != 0 {
+			t.Errorf("huge pages hold %d bytes of both mappings and %d of the maker's, and who attached tells %q", both, alone, told)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestRegionsTooSmallForHugePagesTellNothing(t *testing.T) {
 	refuseHugePages(t)
 	r, err := Create("margay-huge", KindArena, 1, hugePage-2*HeaderSize)

@@ -36,7 +36,8 @@ type Kind uint32
 
 // The kinds of region in use.
 const (
-	KindArena Kind = iota + 1 // frames and who holds them (fastpath/umem)
+	KindArena    Kind = iota + 1 // frames and who holds them (fastpath/umem)
+	KindHandover                 // what a forwarder tells the one that takes over from it
 )
 
 // Region is one memfd, mapped shared. It is created once and then only read
@@ -44,6 +45,7 @@ const (
 type Region struct {
 	fd        int
 	data      []byte
+	size      int // bytes of the payload: the header may be written by others later
 	fallbacks []string
 }
 
@@ -69,19 +71,27 @@ func Create(name string, kind Kind, version uint32, size int) (*Region, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("map memory %q: %w", name, err), unix.Close(fd))
 	}
+	r.collapse()
+	r.size = size
 	r.writeHeader(kind, version, uint64(size))
 	return r, nil
 }
 
 // Attach maps the region behind fd, which must hold kind in layout version.
-// On success the region owns fd.
+// On success the region owns fd, on failure the caller still does. It maps the
+// pages as they are, since a kernel that sends from them cannot exchange them
+// for huge ones: huge pages that the maker got it has too, and what the maker
+// did not get the maker's Fallbacks tell.
 func Attach(fd int, kind Kind, version uint32) (*Region, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, fmt.Errorf("look at memory fd %d: %w", fd, err)
 	}
-	if st.Size < HeaderSize || st.Size > math.MaxInt {
+	if st.Size < HeaderSize || st.Size > math.MaxInt-2*hugePage {
 		return nil, fmt.Errorf("attach memory fd %d of %d bytes: %w", fd, st.Size, ErrNotOurs)
+	}
+	if seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err != nil || seals&unix.F_SEAL_SHRINK == 0 {
+		return nil, fmt.Errorf("attach memory fd %d, which may shrink: %w", fd, ErrNotOurs)
 	}
 	r, err := mapAll(fd, int(st.Size))
 	if err != nil {
@@ -117,16 +127,17 @@ func (r *Region) checkHeader(kind Kind, version uint32) error {
 	if got := binary.LittleEndian.Uint32(h[12:]); got != version {
 		return fmt.Errorf("%w: has %d, want %d", ErrVersion, got, version)
 	}
-	if size := binary.LittleEndian.Uint64(h[16:]); size > uint64(len(r.data)-HeaderSize) {
+	size := binary.LittleEndian.Uint64(h[16:])
+	if size > uint64(len(r.data)-HeaderSize) {
 		return fmt.Errorf("%w: says %d payload bytes, has %d", ErrCorrupt, size, len(r.data)-HeaderSize)
 	}
+	r.size = int(size)
 	return nil
 }
 
 // Payload is the memory behind the header. It is valid until Close.
 func (r *Region) Payload() []byte {
-	size := binary.LittleEndian.Uint64(r.data[16:24])
-	return r.data[HeaderSize : HeaderSize+int(size) : HeaderSize+int(size)]
+	return r.data[HeaderSize : HeaderSize+r.size : HeaderSize+r.size]
 }
 
 // FD is the memfd, to be passed to another process; the region keeps owning it.
@@ -141,7 +152,16 @@ func (r *Region) Close() error {
 	if r.data == nil {
 		return os.ErrClosed
 	}
-	err := errors.Join(unmap(r.data), unix.Close(r.fd))
-	r.data, r.fd = nil, -1
+	fd := r.fd
+	return errors.Join(r.Unmap(), unix.Close(fd))
+}
+
+// Unmap is Close that leaves the memfd to the caller.
+func (r *Region) Unmap() error {
+	if r.data == nil {
+		return os.ErrClosed
+	}
+	err := unmap(r.data)
+	r.data, r.fd, r.size = nil, -1, 0
 	return err
 }

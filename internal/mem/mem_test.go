@@ -62,6 +62,48 @@ func TestAttachRefuses(t *testing.T) {
 	}
 }
 
+func TestAttachRefusesWhatIsNoRegion(t *testing.T) {
+	shrinks, err := unix.MemfdCreate("margay-test", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty, err := unix.MemfdCreate("margay-test", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Ftruncate(shrinks, 2*HeaderSize); err != nil {
+		t.Fatal(err)
+	}
+	var pipe [2]int
+	if err := unix.Pipe(pipe[:]); err != nil {
+		t.Fatal(err)
+	}
+	for name, fd := range map[string]int{"memory that may shrink": shrinks, "nothing": empty, "a pipe": pipe[0], "another pipe": pipe[1]} {
+		if _, err := Attach(fd, KindArena, 1); !errors.Is(err, ErrNotOurs) {
+			t.Errorf("attach to %s says %v, want %v", name, err, ErrNotOurs)
+		}
+		if err := unix.Close(fd); err != nil {
+			t.Errorf("a failed attach to %s closed its descriptor: %v", name, err)
+		}
+	}
+	if _, err := Attach(-1, KindArena, 1); err == nil {
+		t.Error("no descriptor was attached to")
+	}
+}
+
+// A header that its other user spoils later cannot reach beyond the mapping.
+func TestPayloadIsAsLargeAsItWas(t *testing.T) {
+	r, err := Create("margay-test", KindHandover, 1, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	r.data[16], r.data[22] = 0xff, 0xff
+	if got := len(r.Payload()); got != 100 {
+		t.Errorf("payload has %d bytes, want 100", got)
+	}
+}
+
 func TestRegionCannotShrinkUnderItsReaders(t *testing.T) {
 	r, err := Create("margay-test", KindArena, 1, 8192)
 	if err != nil {

@@ -24,6 +24,10 @@
 // from Transmit until Complete returns it. Nothing here tracks that; the owner of
 // the frames does (internal/mem's depot and the port's caches).
 //
+// All of it can pass to another process that gets the descriptors (Adopt and what
+// begins so): the rings of a bound socket may be mapped again, and a bpf_link takes
+// another program between two frames. One process at a time uses a socket.
+//
 // Zero-copy mode is written by the kernel's documentation and has not met a
 // driver that offers it: veth and the virtual devices it is tested on refuse it.
 //

@@ -1,6 +1,7 @@
 package xsk
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -56,6 +57,29 @@ func (f Fallback) String() string {
 	return fmt.Sprintf("%s: %s instead of %s: %v", where, f.Got, f.Wanted, f.Err)
 }
 
+// fallback is a Fallback as other processes are told of it.
+type fallback struct {
+	Port        string
+	Queue       int
+	Wanted, Got string
+	Why         string
+}
+
+// MarshalJSON writes the reason as its text.
+func (f Fallback) MarshalJSON() ([]byte, error) {
+	return json.Marshal(fallback{f.Port, f.Queue, f.Wanted, f.Got, fmt.Sprint(f.Err)})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote; errors.Is finds nothing in the reason.
+func (f *Fallback) UnmarshalJSON(b []byte) error {
+	var told fallback
+	if err := json.Unmarshal(b, &told); err != nil {
+		return fmt.Errorf("read fallback: %w", err)
+	}
+	*f = Fallback{told.Port, told.Queue, told.Wanted, told.Got, errors.New(told.Why)}
+	return nil
+}
+
 // The operations that explain tells apart.
 const (
 	opOpen     = "open AF_XDP socket for"
@@ -65,6 +89,7 @@ const (
 	opBind     = "bind"
 	opLoad     = "load steering program"
 	opAttach   = "attach steering program to"
+	opAdopt    = "adopt"
 )
 
 // fault makes an Error of err; d says what is known of the port, queue is -1 where

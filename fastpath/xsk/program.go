@@ -51,7 +51,9 @@ type Program struct {
 	device    device
 	mode      AttachMode
 	fallbacks []Fallback
-	program   *ebpf.Program
+	takeover  bool
+	program   *ebpf.Program // in force
+	next      *ebpf.Program // to be put in force by Renew; nil where there is none
 	maps      portMaps
 	link      link.Link
 }
@@ -87,10 +89,6 @@ func Attach(cfg ProgramConfig, steering *Steering) (*Program, error) {
 
 // load brings the program and the maps of a port into the kernel.
 func load(cfg ProgramConfig, d device, steering *Steering) (*Program, error) {
-	spec, err := loadSteer()
-	if err != nil {
-		return nil, err
-	}
 	queues := cfg.Queues
 	if queues <= 0 {
 		queues = d.queues
@@ -98,24 +96,39 @@ func load(cfg ProgramConfig, d device, steering *Steering) (*Program, error) {
 	if queues <= 0 {
 		queues = defaultQueues
 	}
-	spec.Maps[steerMapSockets].MaxEntries = uint32(queues)
-	p := &Program{device: d}
-	if cfg.Takeover {
+	var shared map[string]*ebpf.Map
+	if !cfg.Takeover {
+		shared = steering.byName()
+	}
+	p := &Program{device: d, takeover: cfg.Takeover}
+	var err error
+	p.program, p.maps, err = assemble(cfg.Takeover, uint32(queues), shared)
+	return p, err
+}
+
+// assemble loads the program of a port around the maps given by name, and makes
+// those that are not: sockets for so many queues.
+func assemble(takeover bool, queues uint32, given map[string]*ebpf.Map) (*ebpf.Program, portMaps, error) {
+	spec, err := loadSteer()
+	if err != nil {
+		return nil, portMaps{}, err
+	}
+	spec.Maps[steerMapSockets].MaxEntries = queues
+	options := &ebpf.CollectionOptions{MapReplacements: given}
+	if takeover {
 		var objects struct {
 			portMaps
 			Program *ebpf.Program `ebpf:"margay_takeover"`
 		}
-		err = spec.LoadAndAssign(&objects, nil)
-		p.program, p.maps = objects.Program, objects.portMaps
-		return p, err
+		err = spec.LoadAndAssign(&objects, options)
+		return objects.Program, objects.portMaps, err
 	}
 	var objects struct {
 		portMaps
 		Program *ebpf.Program `ebpf:"margay_steer"`
 	}
-	err = spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: steering.byName()})
-	p.program, p.maps = objects.Program, objects.portMaps
-	return p, err
+	err = spec.LoadAndAssign(&objects, options)
+	return objects.Program, objects.portMaps, err
 }
 
 // attach links the program to its port, in the namespace of the port.
@@ -215,25 +228,26 @@ func (p *Program) Counters() (Counters, error) {
 // Mode returns the mode in force, Native or Generic.
 func (p *Program) Mode() AttachMode { return p.mode }
 
-// ID is the kernel's number of the program, as `bpftool link` and `ip link` show
-// it; 0 if the kernel does not tell.
+// ID is the kernel's number of the program in force, as `bpftool link` and `ip link`
+// show it; 0 if the kernel does not tell. It changes when a process that takes over
+// renews the program.
 func (p *Program) ID() uint32 {
-	info, err := p.program.Info()
+	info, err := p.link.Info()
 	if err != nil {
 		return 0
 	}
-	id, _ := info.ID()
-	return uint32(id)
+	return uint32(info.Program)
 }
 
 // Fallbacks returns what was asked for and not had.
 func (p *Program) Fallbacks() []Fallback { return p.fallbacks }
 
-// Close takes the program off the port: from then on the kernel gets its frames.
+// Close takes the program off the port, unless another process has adopted it: from
+// then on the kernel gets its frames.
 func (p *Program) Close() error {
 	var errs []error
 	if p.link != nil {
 		errs = append(errs, p.link.Close())
 	}
-	return errors.Join(append(errs, p.program.Close(), p.maps.Sockets.Close(), p.maps.Counters.Close())...)
+	return errors.Join(append(errs, p.program.Close(), p.next.Close(), p.maps.Sockets.Close(), p.maps.Counters.Close())...)
 }

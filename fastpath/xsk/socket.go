@@ -119,9 +119,9 @@ func (u *UMEM) open(cfg SocketConfig) (_ *Socket, err error) {
 	if err := u.bind(s); err != nil {
 		return nil, err
 	}
-	if err := s.readMode(); err != nil {
+	if s.mode, err = readMode(s.fd); err != nil {
 		u.leave(s)
-		return nil, err
+		return nil, fault(opOpen, s.device, s.queue, err)
 	}
 	return s, nil
 }
@@ -141,6 +141,11 @@ func (s *Socket) makeRings(size uint32) error {
 			return err
 		}
 	}
+	return s.mapRings(size)
+}
+
+// mapRings maps the four rings, which have size entries each.
+func (s *Socket) mapRings(size uint32) error {
 	at, err := getOption[unix.XDPMmapOffsets](s.fd, unix.XDP_MMAP_OFFSETS)
 	if err != nil {
 		return err
@@ -239,16 +244,15 @@ func (s *Socket) bindTo(flags uint16, partner int) error {
 }
 
 // readMode learns from the kernel which mode is in force.
-func (s *Socket) readMode() error {
-	options, err := unix.GetsockoptInt(s.fd, unix.SOL_XDP, unix.XDP_OPTIONS)
+func readMode(fd int) (Mode, error) {
+	options, err := unix.GetsockoptInt(fd, unix.SOL_XDP, unix.XDP_OPTIONS)
 	if err != nil {
-		return fmt.Errorf("read mode of queue %d of %s: %w", s.queue, s.device.name, err)
+		return 0, fmt.Errorf("read mode: %w", err)
 	}
-	s.mode = Copy
 	if options&unix.XDP_OPTIONS_ZEROCOPY != 0 {
-		s.mode = ZeroCopy
+		return ZeroCopy, nil
 	}
-	return nil
+	return Copy, nil
 }
 
 // FD returns the descriptor, for epoll: readable when the rx ring has something.
@@ -304,11 +308,16 @@ func (s *Socket) Close() error {
 // release unmaps the rings before it closes the socket: a mapping keeps the socket,
 // and with it the queue, alive.
 func (s *Socket) release() error {
+	fd := s.fd
+	return errors.Join(s.unmap(), unix.Close(fd))
+}
+
+// unmap is release that leaves the descriptor to the caller.
+func (s *Socket) unmap() error {
 	var errs []error
 	for _, m := range s.mappings {
 		errs = append(errs, unix.Munmap(m))
 	}
-	errs = append(errs, unix.Close(s.fd))
 	s.mappings, s.fd = nil, -1
 	s.closeRings()
 	return errors.Join(errs...)

@@ -63,11 +63,15 @@ type steeringMaps struct {
 
 // NewSteering makes the maps; nothing is ours yet.
 func NewSteering() (*Steering, error) {
-	s := &Steering{prefixes: map[netip.Prefix]Ownership{}, services: map[Service]struct{}{}}
+	s := newSteering()
 	if err := loadSteerObjects(&s.maps, nil); err != nil {
 		return nil, fault("make steering maps", device{}, -1, err)
 	}
 	return s, nil
+}
+
+func newSteering() *Steering {
+	return &Steering{prefixes: map[netip.Prefix]Ownership{}, services: map[Service]struct{}{}}
 }
 
 // byName returns the maps under the names that a program refers to them by.

@@ -34,6 +34,7 @@ import (
 	"margay.dev/margay/forwarder/metrics"
 	"margay.dev/margay/forwarder/plane"
 	"margay.dev/margay/forwarder/session"
+	"margay.dev/margay/forwarder/socket"
 	"margay.dev/margay/forwarder/statefile"
 	"margay.dev/margay/internal/hostnet/journal"
 	"margay.dev/margay/internal/version"
@@ -251,7 +252,7 @@ func (d *Daemon) Listen(hear func(plane.Condition)) (stop func()) { return d.pla
 func (d *Daemon) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	l, err := session.Listen(d.cfg.Socket, d.log)
+	l, err := socket.Listen("unix", d.cfg.Socket)
 	if err != nil {
 		return errors.Join(err, d.close())
 	}
@@ -270,7 +271,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		}
 	}()
 	served := make(chan error, 1)
-	go func() { served <- rpc.Serve(l) }()
+	go func() { served <- rpc.Serve(socket.Guard(l, d.log)) }()
 	d.ready.Store(true)
 	d.log.Info("ready", "node", d.cfg.Node, "socket", d.cfg.Socket, "metrics", d.cfg.Metrics, "version", version.Version(),
 		"workers", d.cfg.Workers, "generation", d.plane.Generation())

@@ -10,6 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+
 	"margay.dev/margay/internal/hostnet"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 )
@@ -260,5 +265,57 @@ func TestDriverIsWhatEthtoolShows(t *testing.T) {
 		if out := hostnettest.Run(t, h.Namespace(), "ethtool", "-i", name); !strings.Contains(out, "driver: "+l.Driver+"\n") {
 			t.Errorf("driver of %s is %q, ethtool says\n%s", name, l.Driver, out)
 		}
+	}
+}
+
+// A program that somebody left attached comes off, as ip link set xdp off takes it
+// off; one that a bpf_link holds stays, and that is said.
+func TestXDPProgramIsDetached(t *testing.T) {
+	left, _ := hostnettest.Pair(t)
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "left_behind", Type: ebpf.XDP, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	attached := func() bool {
+		return strings.Contains(hostnettest.Run(t, left.Namespace(), "ip", "link", "show", "left"), "xdp")
+	}
+	err = left.Namespace().Do(func() error {
+		l, err := netlink.LinkByName("left")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetXdpFd(l, p.FD())
+	})
+	if err != nil || !attached() {
+		t.Fatalf("attach a program: %v", err)
+	}
+	for range 2 { // the second time there is none
+		if err := left.DetachXDP("left"); err != nil || attached() {
+			t.Errorf("still attached: %v, %v", attached(), err)
+		}
+	}
+	l, err := left.Link("left")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = left.Namespace().Do(func() error {
+		held, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: l.Index, Flags: link.XDPDriverMode})
+		if err == nil {
+			t.Cleanup(func() { held.Close() })
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := left.DetachXDP("left"); err == nil || !attached() {
+		t.Errorf("what a bpf_link holds came off: %v", err)
+	}
+	if err := left.DetachXDP("absent"); !errors.Is(err, hostnet.ErrNoLink) {
+		t.Errorf("a link that is not there: %v", err)
 	}
 }

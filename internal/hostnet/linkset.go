@@ -128,6 +128,14 @@ func (h *Host) RenameLink(name, to string) error {
 	return h.setLink("rename to "+to, name, 0, 0, attr(unix.IFLA_IFNAME, text(to)))
 }
 
+// DetachXDP takes the link's XDP program off, as ip link set dev NAME xdp off does;
+// it is no error if there is none. One that is held by a bpf_link stays, which is
+// an error: only its holder can take it off.
+func (h *Host) DetachXDP(name string) error {
+	const none = ^uint32(0) // file descriptor -1
+	return h.setLink("detach XDP program", name, 0, 0, nest(unix.IFLA_XDP, attr(unix.IFLA_XDP_FD, u32(none))))
+}
+
 // setLink changes flags under mask and attributes of the link called name.
 func (h *Host) setLink(what, name string, flags, mask uint32, attrs ...*nl.RtAttr) error {
 	l, err := h.Link(name)

@@ -10,4 +10,7 @@
 // while it has a native XDP program or GRO is on. A Sink is a native XDP program
 // that counts the frames of any Source and drops them; whatever else comes goes on
 // to the kernel.
+//
+// Which receive queue a Source's frames come in at follows from its CPU: see Queue.
+// A Sink counts its queues apart.
 package xdpgen

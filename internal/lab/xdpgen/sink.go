@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -14,7 +15,8 @@ import (
 	"margay.dev/margay/internal/pkt"
 )
 
-// caught is the map where a Sink's program leaves a frame that was asked for.
+// caught is an entry, for a receive queue, of the map where a Sink's program leaves
+// a frame that was asked for.
 type caught struct {
 	Wanted uint64 // 1 until one came
 	Size   uint64 // of the whole frame
@@ -27,7 +29,9 @@ const (
 	caughtSize               = atHead + MinSize
 )
 
-// sunk is the map of a Sink's program. Every mark-th frame it looks at the clock.
+// sunk is an entry of the map of a Sink's program, which has one for each receive
+// queue: the kernel runs the program on one CPU at a time for each. Every mark-th
+// frame it looks at the clock.
 type sunk struct {
 	Frames uint64
 	First  uint64 // time of the first mark; 0 before
@@ -40,18 +44,21 @@ const (
 	mark                                  = 64
 	atFrames, atFirst, atLastMark, atMark = 0, 8, 16, 24
 	sunkSize                              = 32
+	// atQueue is rx_queue_index in struct xdp_md.
+	atQueue = 16
 )
 
 // Sink counts the frames of Sources that come in at a link. Its program is held by
 // a bpf_link, which goes with the process.
 type Sink struct {
+	queues       int // that it counts apart
 	sunk, caught *ebpf.Map
 	program      *ebpf.Program
 	link         link.Link
 }
 
-// NewSink attaches one to a link in namespace ns, which must have one receive
-// queue, for its frames to be counted one by one, and no native XDP program yet.
+// NewSink attaches one to a link in namespace ns, which must have no native XDP
+// program yet.
 func NewSink(ns *hostnet.Namespace, name string) (_ *Sink, err error) {
 	s := &Sink{}
 	defer func() {
@@ -63,14 +70,16 @@ func NewSink(ns *hostnet.Namespace, name string) (_ *Sink, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if queues > 1 {
-		return nil, fmt.Errorf("it has %d receive queues, want one: ethtool -L %s rx 1", queues, name)
-	}
-	s.sunk, err = ebpf.NewMap(&ebpf.MapSpec{Name: "margay_sunk", Type: ebpf.Array, KeySize: 4, ValueSize: sunkSize, MaxEntries: 1})
+	s.queues = max(queues, 1)
+	s.sunk, err = ebpf.NewMap(&ebpf.MapSpec{
+		Name: "margay_sunk", Type: ebpf.Array, KeySize: 4, ValueSize: sunkSize, MaxEntries: uint32(s.queues),
+	})
 	if err != nil {
 		return nil, err
 	}
-	s.caught, err = ebpf.NewMap(&ebpf.MapSpec{Name: "margay_caught", Type: ebpf.Array, KeySize: 4, ValueSize: caughtSize, MaxEntries: 1})
+	s.caught, err = ebpf.NewMap(&ebpf.MapSpec{
+		Name: "margay_caught", Type: ebpf.Array, KeySize: 4, ValueSize: caughtSize, MaxEntries: uint32(s.queues),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +118,10 @@ func (s *Sink) instructions() asm.Instructions {
 		asm.JNE.Imm(asm.R4, big(discard), "pass"),
 	}
 	ins = append(ins,
-		asm.LoadMapValue(asm.R7, s.sunk.FD(), 0),
+		asm.LoadMem(asm.R1, asm.R6, atQueue, asm.Word),
+		asm.StoreMem(asm.RFP, -4, asm.R1, asm.Word))
+	ins = append(ins, ofQueue(s.sunk)...)
+	ins = append(ins,
 		asm.LoadMem(asm.R1, asm.R7, atFrames, asm.DWord),
 		asm.Add.Imm(asm.R1, 1),
 		asm.StoreMem(asm.R7, atFrames, asm.R1, asm.DWord),
@@ -123,8 +135,10 @@ func (s *Sink) instructions() asm.Instructions {
 		asm.JNE.Imm(asm.R1, 0, "counted"),
 		asm.StoreMem(asm.R7, atFirst, asm.R0, asm.DWord),
 	)
+	found := ofQueue(s.caught)
+	found[0] = found[0].WithSymbol("counted")
+	ins = append(ins, found...)
 	return append(ins,
-		asm.LoadMapValue(asm.R7, s.caught.FD(), 0).WithSymbol("counted"),
 		asm.LoadMem(asm.R1, asm.R7, atWanted, asm.DWord),
 		asm.JEq.Imm(asm.R1, 0, "drop"),
 		asm.Sub.Reg(asm.R9, asm.R8),
@@ -144,42 +158,79 @@ func (s *Sink) instructions() asm.Instructions {
 	)
 }
 
+// ofQueue points R7 to the map's entry for the receive queue, whose number is on
+// the stack, and goes to "pass" where there is none: a queue that came later.
+func ofQueue(m *ebpf.Map) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMapPtr(asm.R1, m.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "pass"),
+		asm.Mov.Reg(asm.R7, asm.R0),
+	}
+}
+
 // Arrived is what came to a Sink.
 type Arrived struct {
 	Frames uint64
-	Rate   float64 // frames a second between the first of them and the last; 0 if there were few
+	Rate   float64  // frames a second between the first of them and the last; 0 if there were few
+	Queues []uint64 // of Frames, by receive queue
 }
 
 // Arrived is what came since the last Reset, or since the sink was made.
-func (s *Sink) Arrived() (Arrived, error) {
-	var v sunk
-	if err := s.sunk.Lookup(uint32(0), &v); err != nil {
-		return Arrived{}, fmt.Errorf("read what came to the sink: %w", err)
+func (s *Sink) Arrived() (a Arrived, err error) {
+	var marked, last uint64
+	first := uint64(math.MaxUint64)
+	for q := range s.queues {
+		var v sunk
+		if err := s.sunk.Lookup(uint32(q), &v); err != nil {
+			return Arrived{}, fmt.Errorf("read what came to the sink: %w", err)
+		}
+		a.Frames += v.Frames
+		a.Queues = append(a.Queues, v.Frames)
+		if v.Marked > 0 {
+			first, last = min(first, v.First), max(last, v.Last)
+			marked += v.Marked - mark
+		}
 	}
-	a := Arrived{Frames: v.Frames}
-	if v.Last > v.First {
-		a.Rate = float64(v.Marked-mark) / time.Duration(v.Last-v.First).Seconds()
+	if last > first {
+		a.Rate = float64(marked) / time.Duration(last-first).Seconds()
 	}
 	return a, nil
 }
 
 // Reset has it count from zero. Nothing may arrive meanwhile.
-func (s *Sink) Reset() error { return s.sunk.Put(uint32(0), sunk{}) }
+func (s *Sink) Reset() error {
+	var errs []error
+	for q := range s.queues {
+		errs = append(errs, s.sunk.Put(uint32(q), sunk{}))
+	}
+	return errors.Join(errs...)
+}
 
-// Catch has the sink keep the head of the next frame.
-func (s *Sink) Catch() error { return s.caught.Put(uint32(0), caught{Wanted: 1}) }
+// Catch has the sink keep the head of the next frame of each receive queue.
+func (s *Sink) Catch() error {
+	var errs []error
+	for q := range s.queues {
+		errs = append(errs, s.caught.Put(uint32(q), caught{Wanted: 1}))
+	}
+	return errors.Join(errs...)
+}
 
-// Caught is the first MinSize bytes of the frame that came after Catch, and the
-// size of the whole; nil as long as none came.
+// Caught is the first MinSize bytes of a frame that came after Catch, the first of
+// its queue, and the size of the whole; nil as long as none came.
 func (s *Sink) Caught() (head []byte, size int, err error) {
-	var c caught
-	if err := s.caught.Lookup(uint32(0), &c); err != nil {
-		return nil, 0, fmt.Errorf("read what the sink caught: %w", err)
+	for q := range s.queues {
+		var c caught
+		if err := s.caught.Lookup(uint32(q), &c); err != nil {
+			return nil, 0, fmt.Errorf("read what the sink caught: %w", err)
+		}
+		if c.Wanted == 0 && c.Size != 0 {
+			return c.Head[:], int(c.Size), nil
+		}
 	}
-	if c.Wanted != 0 || c.Size == 0 {
-		return nil, 0, nil
-	}
-	return c.Head[:], int(c.Size), nil
+	return nil, 0, nil
 }
 
 // Close takes the program off.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -35,25 +37,37 @@ const (
 	longest = time.Second
 	// flood is more frames a second than any CPU makes.
 	flood = 1e7
+	// held is later than any time.
+	held = 1 << 62
+	// patience is how long one of several Sources waits until all are ready,
+	// and lead how long after that they begin.
+	patience = 300 * time.Millisecond
+	lead     = time.Millisecond
 )
 
 // pace is the map of a Source's program. Times are the kernel's monotonic clock,
 // shifted.
 type pace struct {
 	Sent     uint64 // frames redirected
-	Due      uint64 // when the next is due; 0 before the first
+	Due      uint64 // when the next is due; 0 before the first, if that is due at once
 	Interval uint64 // between two; 0 for as fast as can be
 	Behind   uint64 // how far Due may lie back
 	Length   uint64 // from the first on
 	Start    uint64 // of the first
 	Last     uint64 // when the program last had a frame to send, at most Start and Length
+	Running  uint64 // not 0 from the program's first run on
 }
 
 // Offsets of the fields of pace.
 const (
-	atSent, atDue, atInterval, atBehind, atLength, atStart, atLast = 0, 8, 16, 24, 32, 40, 48
-	paceSize                                                       = 56
+	atSent, atDue, atInterval, atBehind, atLength, atStart, atLast, atRunning = 0, 8, 16, 24, 32, 40, 48, 56
+	paceSize                                                                  = 64
 )
+
+// Queue is the receive queue, of so many at the other end of the veth, that frames
+// come in at which a Source sends from a CPU: veth spreads what is redirected to it
+// by the CPU's number alone, whatever the frames hold.
+func Queue(cpu, queues int) int { return cpu % queues }
 
 // Source sends frames of one Stream into a link. It is one goroutine's.
 type Source struct {
@@ -131,6 +145,7 @@ func (g *Source) await() asm.Instructions {
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMapValue(asm.R7, g.pace.FD(), 0),
 		asm.Mov.Imm(asm.R9, spins),
+		asm.StoreMem(asm.R7, atRunning, asm.R9, asm.DWord),
 		asm.FnKtimeGetNs.Call(),
 		asm.LSh.Imm(asm.R0, clockShift),
 		asm.LoadMem(asm.R2, asm.R7, atDue, asm.DWord),
@@ -178,16 +193,79 @@ func (s Sent) Rate() float64 { return float64(s.Frames) / max(s.Took.Seconds(), 
 // as the CPU makes. It takes the CPU whole meanwhile. Where somebody else takes of
 // it, fewer go out than rate says: Sent tells how many did. It ends within a
 // second of ctx, which is no error.
-func (g *Source) Send(ctx context.Context, rate float64, d time.Duration) (sent Sent, err error) {
+func (g *Source) Send(ctx context.Context, rate float64, d time.Duration) (Sent, error) {
+	return g.send(ctx, pace{}, rate, d)
+}
+
+// SendAll has Sources, each of a CPU of its own, send as Send does, rate frames a
+// second each. They begin at the same time: what it takes the kernel to set each up
+// differs by more than a short d. One whose CPU is taken from it just then loses of
+// its d.
+func SendAll(ctx context.Context, sources []*Source, rate float64, d time.Duration) ([]Sent, error) {
+	if len(sources) == 1 { // has nobody to wait for
+		sent, err := sources[0].Send(ctx, rate, d)
+		return []Sent{sent}, err
+	}
+	sent, errs := make([]Sent, len(sources)), make([]error, len(sources)+1)
+	for _, g := range sources {
+		if err := g.pace.Put(uint32(0), pace{}); err != nil {
+			return nil, fmt.Errorf("send frames: %w", err)
+		}
+	}
+	var all sync.WaitGroup
+	var ended atomic.Bool
+	for i, g := range sources {
+		all.Go(func() {
+			sent[i], errs[i] = g.send(ctx, pace{Due: held, Start: held}, rate, d)
+			ended.Store(true)
+		})
+	}
+	errs[len(sources)] = release(sources, &ended)
+	all.Wait()
+	return sent, errors.Join(errs...)
+}
+
+// release has Sources begin that are held, as soon as all of them run, or one could
+// not and has ended.
+func release(sources []*Source, ended *atomic.Bool) error {
+	var p pace
+	for _, g := range sources {
+		for end := time.Now().Add(patience); p.Running == 0 && !ended.Load() && time.Now().Before(end); time.Sleep(lead) {
+			if err := g.pace.Lookup(uint32(0), &p); err != nil {
+				return fmt.Errorf("wait until a source runs: %w", err)
+			}
+		}
+		p.Running = 0
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil { // what the program reads
+		return fmt.Errorf("read the time: %w", err)
+	}
+	at := uint64(now.Nano()+int64(lead)) << clockShift
+	for _, g := range sources {
+		err := g.pace.Lookup(uint32(0), &p)
+		if p.Due, p.Start = at, at; err == nil {
+			err = g.pace.Put(uint32(0), p)
+		}
+		if err != nil {
+			return fmt.Errorf("have a source begin: %w", err)
+		}
+	}
+	return nil
+}
+
+// send sends from what p says on: at once, or when somebody says so.
+func (g *Source) send(ctx context.Context, p pace, rate float64, d time.Duration) (sent Sent, err error) {
 	if rate < 0 || rate > flood {
 		return sent, fmt.Errorf("send frames: rate is %g a second, want 0 to %g", rate, flood)
 	}
 	err = g.ns.Do(func() error {
 		return pinned(g.cpu, func() error {
 			for left := d; left > 0 && ctx.Err() == nil; left -= longest {
-				if err := g.call(rate, min(left, longest), &sent); err != nil {
+				if err := g.call(p, rate, min(left, longest), &sent); err != nil {
 					return err
 				}
+				p = pace{}
 			}
 			return nil
 		})
@@ -198,20 +276,18 @@ func (g *Source) Send(ctx context.Context, rate float64, d time.Duration) (sent 
 	return sent, nil
 }
 
-// call has the kernel run the program for d, and adds up what was sent. The kernel
-// looks up the link in the namespace of the thread that asks.
-func (g *Source) call(rate float64, d time.Duration, sent *Sent) error {
-	var p pace
-	if err := g.pace.Lookup(uint32(0), &p); err != nil {
-		return err
-	}
-	before := p.Sent
-	p = pace{Sent: before, Length: uint64(d) << clockShift}
+// call has the kernel run the program for d from p.Start on, and adds up what was
+// sent. The kernel looks up the link in the namespace of the thread that asks.
+func (g *Source) call(p pace, rate float64, d time.Duration, sent *Sent) error {
+	p.Length = uint64(d) << clockShift
 	runs := flood * d.Seconds()
 	if rate > 0 {
 		p.Interval = uint64(1e9 * (1 << clockShift) / rate)
 		p.Behind = (burst - 1) * p.Interval
 		runs = rate*d.Seconds() + float64(d/spinTime) // those that send, and those that give up
+	}
+	if p.Start == held {
+		runs += float64(patience / spinTime)
 	}
 	if err := g.pace.Put(uint32(0), p); err != nil {
 		return err
@@ -227,8 +303,8 @@ func (g *Source) call(rate float64, d time.Duration, sent *Sent) error {
 	if err := g.pace.Lookup(uint32(0), &p); err != nil {
 		return err
 	}
-	sent.Frames += p.Sent - before
-	sent.Took += time.Duration((p.Last - p.Start) >> clockShift)
+	sent.Frames += p.Sent
+	sent.Took += time.Duration((p.Last - min(p.Start, p.Last)) >> clockShift)
 	return nil
 }
 

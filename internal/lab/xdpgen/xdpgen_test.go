@@ -3,11 +3,13 @@ package xdpgen
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -168,6 +170,121 @@ func waits(t *testing.T) (sum time.Duration) {
 	return sum
 }
 
+// Frames come in at the receive queue that Queue says, and a sink counts each
+// queue's apart, also while several sources send at once.
+func TestQueueFollowsTheSendersCPU(t *testing.T) {
+	for name, ipv6 := range map[string]bool{"IPv4": false, "IPv6": true} {
+		t.Run(name, func(t *testing.T) {
+			_, right, s := pair(t, MinSize, ipv6)
+			const queues = 3
+			left, ns := right, hostnettest.Host(t)
+			err := left.AddVeth(hostnet.VethConfig{
+				Name: "broad", Peer: "end", PeerNS: ns.Namespace(), RxQueues: queues, TxQueues: queues, PeerRxQueues: queues, PeerTxQueues: queues,
+			})
+			if err = errors.Join(err, left.SetUp("broad"), ns.SetUp("end")); err != nil {
+				t.Fatal(err)
+			}
+			k, err := NewSink(ns.Namespace(), "end")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer k.Close()
+			var sources []*Source
+			want := make([]uint64, queues)
+			for cpu := range min(queues, runtime.NumCPU()) {
+				g, err := NewSource(left.Namespace(), "broad", cpu, s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer g.Close()
+				sources = append(sources, g)
+			}
+			sent, err := SendAll(t.Context(), sources, 50_000, 50*time.Millisecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for cpu, n := range sent {
+				want[Queue(cpu, queues)] += n.Frames
+				if n.Frames == 0 {
+					t.Errorf("the source of CPU %d sent nothing", cpu)
+				}
+			}
+			var got Arrived
+			hostnettest.Eventually(t, "all frames are counted, each by its queue", func() bool {
+				got, err = k.Arrived()
+				return err == nil && slices.Equal(got.Queues, want)
+			})
+			if total := sum(want); got.Frames != total || got.Rate <= 0 {
+				t.Errorf("%d frames were sent and %+v counted", total, got)
+			}
+			if err := k.Reset(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := k.Arrived(); err != nil || got.Frames != 0 || sum(got.Queues) != 0 {
+				t.Errorf("after a reset: %+v, %v", got, err)
+			}
+		})
+	}
+}
+
+func sum(all []uint64) (n uint64) {
+	for _, v := range all {
+		n += v
+	}
+	return n
+}
+
+// Sources that send together begin together, however long each takes to be set up.
+func TestSourcesBeginAtOnce(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs two CPUs, one for each source")
+	}
+	left, right, s := pair(t, MinSize, false)
+	sink(t, right)
+	var sources []*Source
+	for cpu := range 2 {
+		g, err := NewSource(left.Namespace(), "left", cpu, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		sources = append(sources, g)
+	}
+	var at [2]pace
+	for range 3 {
+		sent, err := SendAll(t.Context(), sources, 20_000, 20*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, g := range sources {
+			if err := g.pace.Lookup(uint32(0), &at[i]); err != nil {
+				t.Fatal(err)
+			}
+			if sent[i].Took > 20*time.Millisecond {
+				t.Errorf("it sent for %v, want 20ms at most", sent[i].Took)
+			}
+			if sent[i].Frames == 0 {
+				t.Errorf("source %d sent nothing", i)
+			}
+		}
+		if at[0].Start != at[1].Start || at[0].Start == 0 || at[0].Start == held {
+			t.Errorf("they begin at %d and %d of the kernel's clock", at[0].Start, at[1].Start)
+		}
+	}
+	lame, err := NewSource(left.Namespace(), "left", 4000, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lame.Close()
+	start := time.Now()
+	if _, err := SendAll(t.Context(), append(sources, lame), 20_000, time.Millisecond); err == nil || !strings.Contains(err.Error(), "pin to CPU 4000") {
+		t.Errorf("one that cannot send: %v", err)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("the others waited %v for it", took)
+	}
+}
+
 // The kernel takes the datagrams for true: header, checksum, every source port.
 func TestKernelTakesTheDatagrams(t *testing.T) {
 	for name, ipv6 := range map[string]bool{"IPv4": false, "IPv6": true} {
@@ -313,15 +430,6 @@ func TestWhatCannotBeIsRefused(t *testing.T) {
 		if _, err := g.Send(t.Context(), rate, time.Millisecond); err == nil {
 			t.Errorf("rate %g was taken", rate)
 		}
-	}
-	err = right.AddVeth(hostnet.VethConfig{
-		Name: "broad", Peer: "narrow", PeerNS: right.Namespace(), RxQueues: 2, TxQueues: 2, PeerRxQueues: 1, PeerTxQueues: 1,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := NewSink(right.Namespace(), "broad"); err == nil || !strings.Contains(err.Error(), "2 receive queues, want one") {
-		t.Errorf("a sink on two queues: %v", err)
 	}
 	sink(t, right)
 	if _, err := NewSink(right.Namespace(), "right"); err == nil || !strings.Contains(err.Error(), "make sink at right") {

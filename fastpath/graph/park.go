@@ -5,21 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
-// parking is where an idle worker sleeps: an epoll set of its queues and an
-// eventfd that others write to wake it. Queues that must be asked whether they
-// are readable (TUN) have a set of their own, which a busy worker polls for
-// all of them at once and which is itself a member of the first.
+// parking is where an idle worker sleeps: it polls an eventfd that others write
+// to wake it, and its queues. Queues that must be asked whether they are readable
+// (TUN) are in an epoll set, which a busy worker asks for all of them at once.
+// Those in memory (AF_XDP) are in none: a socket that is watched tells its watcher
+// of each packet it has sent, which costs a busy worker a twelfth of its time.
 type parking struct {
-	all, demand int
-	wake        int
-	asleep      atomic.Bool
+	demand int
+	wake   int
+	asleep atomic.Bool
 
 	events [64]unix.EpollEvent
+
+	mu    sync.Mutex    // over watch
+	watch []unix.PollFd // wake and demand, and the queues in memory
+
+	sleeping sync.Mutex    // held while the worker sleeps, over polls
+	polls    []unix.PollFd // what watch was when it fell asleep
 }
 
 // readiness is whether an on-demand queue may have packets. Only its worker
@@ -30,46 +39,49 @@ type readiness struct {
 }
 
 func newParking() (*parking, error) {
-	p := &parking{all: -1, demand: -1, wake: -1}
+	p := &parking{demand: -1, wake: -1}
 	var err error
-	if p.all, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
-		if p.demand, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
-			p.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-		}
-	}
-	if err == nil {
-		err = errors.Join(epollAdd(p.all, p.wake), epollAdd(p.all, p.demand))
+	if p.demand, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
+		p.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	}
 	if err != nil {
 		p.close()
 		return nil, fmt.Errorf("make a place to sleep: %w", err)
 	}
+	p.watch = []unix.PollFd{{Fd: int32(p.wake), Events: unix.POLLIN}, {Fd: int32(p.demand), Events: unix.POLLIN}}
 	return p, nil
-}
-
-func epollAdd(set, fd int) error {
-	return unix.EpollCtl(set, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
 }
 
 // add makes the worker wake for fd. Any goroutine may call it.
 func (p *parking) add(fd int, inMemory bool) error {
-	set := p.demand
 	if inMemory {
-		set = p.all
+		p.mu.Lock()
+		p.watch = append(p.watch, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		p.mu.Unlock()
+		p.rouse() // to sleep again with it
+		return nil
 	}
-	if err := epollAdd(set, fd); err != nil && !errors.Is(err, unix.EEXIST) {
+	err := unix.EpollCtl(p.demand, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("watch queue fd %d: %w", fd, err)
 	}
 	return nil
 }
 
-// remove forgets fd, which must still be open. Any goroutine may call it.
+// remove forgets fd, which must still be open; nobody sleeps on it any more when
+// it returns. Any goroutine may call it, but the worker's.
 func (p *parking) remove(fd int, inMemory bool) {
-	set := p.demand
 	if inMemory {
-		set = p.all
+		p.mu.Lock()
+		p.watch = slices.DeleteFunc(p.watch, func(w unix.PollFd) bool { return w.Fd == int32(fd) })
+		p.mu.Unlock()
+		p.rouse() // who sleeps on it keeps it open
+		p.sleeping.Lock()
+		p.polls = p.polls[:0]
+		p.sleeping.Unlock()
+		return
 	}
-	_ = unix.EpollCtl(set, unix.EPOLL_CTL_DEL, fd, nil) // closed descriptors have left by themselves
+	_ = unix.EpollCtl(p.demand, unix.EPOLL_CTL_DEL, fd, nil) // closed descriptors have left by themselves
 }
 
 // poll marks those of rx readable that the kernel says have packets.
@@ -91,15 +103,18 @@ func (p *parking) poll(rx []*readiness) {
 
 // sleep waits until a queue has packets, somebody calls rouse, or ms passed.
 func (p *parking) sleep(ms int) {
-	n, err := unix.EpollWait(p.all, p.events[:], ms)
-	if err != nil {
-		return // a signal: the worker looks again
+	p.sleeping.Lock()
+	defer p.sleeping.Unlock()
+	p.mu.Lock()
+	p.polls = append(p.polls[:0], p.watch...)
+	p.mu.Unlock()
+	n, err := unix.Poll(p.polls, ms)
+	if err != nil || n == 0 {
+		return // a signal, or nothing: the worker looks again
 	}
-	for i := range p.events[:n] {
-		if int(p.events[i].Fd) == p.wake {
-			var b [8]byte
-			_, _ = unix.Read(p.wake, b[:])
-		}
+	if p.polls[0].Revents != 0 {
+		var b [8]byte
+		_, _ = unix.Read(p.wake, b[:])
 	}
 }
 
@@ -113,7 +128,7 @@ func (p *parking) rouse() {
 }
 
 func (p *parking) close() {
-	for _, fd := range []int{p.all, p.demand, p.wake} {
+	for _, fd := range []int{p.demand, p.wake} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}

@@ -56,6 +56,7 @@ func TestEveryRuleCanFail(t *testing.T) {
 		"tables know no nodes":                                                 {"fastpath/fib", "./fastpath/node", "./internal/mem"},
 		"the engine knows no node":                                             {"fastpath/graph", "./fastpath/node/arp", "./internal/pkt"},
 		"rings know no engine":                                                 {"fastpath/xsk/umem", "./fastpath/port", "./internal/mem"},
+		"a hand-over knows nothing of what is handed over":                     {"forwarder/handover", "./forwarder/plane", "./internal/mem"},
 		"headers and memory stand alone":                                       {"internal/pkt", "./fastpath/graph", "encoding/binary"},
 		"netlink lives in internal/hostnet":                                    {"internal/lab", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
 		"eBPF lives in fastpath/xsk, internal/hostbpf and internal/lab/xdpgen": {"fastpath/port", "github.com/cilium/ebpf/link", "golang.org/x/sys/unix"},

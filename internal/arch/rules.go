@@ -69,6 +69,11 @@ func layers() []Rule {
 			Why: "the kernel's contact is a thin layer of its own",
 		},
 		{
+			Name: "a hand-over knows nothing of what is handed over", In: []string{"forwarder/handover", "forwarder/socket"},
+			Forbid: []string{"./fastpath", "./api", "./config", "./internal/hostnet", "./forwarder/plane", "./forwarder/desired", "./forwarder/session"}, Reach: true,
+			Why: "who is in charge is decided, and tested, with no packet in sight",
+		},
+		{
 			Name: "headers and memory stand alone", In: []string{"internal/pkt", "internal/mem", "internal/pcapng"}, Reach: true,
 			Forbid: []string{"./fastpath", "./classifier", "./crypto", "./internal/hostnet", "./internal/lab", "./api", "./config", "./control"},
 			Why:    "everything stands on them",

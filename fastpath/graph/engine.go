@@ -39,10 +39,10 @@ type Engine struct {
 	workers []*Worker
 	ports   map[uint16]*Port
 	rings   [][]*handRing // from, to
-	done    sync.WaitGroup
-	running bool // workers may be in a pass
-	ended   bool // by Stop, for good
-	tap     Tap  // nil while nobody looks
+	running bool          // workers may be in a pass
+	ended   bool          // by Stop, for good
+	adopted bool          // what another engine carried, see Adopt
+	tap     Tap           // nil while nobody looks
 }
 
 type rxBinding struct {
@@ -104,19 +104,9 @@ func NewEngine(g *Graph, arena *umem.Arena, cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// Start lets the workers run, each on an OS thread of its own.
-func (e *Engine) Start() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.running = true
-	for _, w := range e.workers {
-		e.done.Go(w.run)
-	}
-}
-
 // Step runs one pass of every worker in the caller's goroutine and says
 // whether any moved packets. It is for tests and benchmarks that want to know
-// exactly what one pass does; the engine must not have been started.
+// exactly what one pass does; the workers must not run.
 func (e *Engine) Step() bool {
 	busy := false
 	for _, w := range e.workers {
@@ -131,32 +121,11 @@ func (e *Engine) Step() bool {
 }
 
 // Advance lets the workers' clocks run ahead by d, for tests that cannot wait.
-// Like Step it is for engines that were not started.
+// Like Step it is for engines whose workers do not run.
 func (e *Engine) Advance(d time.Duration) {
 	for _, w := range e.workers {
 		w.started = w.started.Add(-d)
 		w.unclocked = clockEvery // look again
-	}
-}
-
-// Stop ends the workers for good and waits for them. Packets they hold stay
-// held; those on their way from one worker to another are dropped.
-func (e *Engine) Stop() {
-	for _, w := range e.workers {
-		w.stop.Store(true)
-	}
-	e.Kick()
-	e.done.Wait()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.running = false
-	if e.ended {
-		return
-	}
-	e.ended = true
-	for _, w := range e.workers {
-		w.dropHanded()
-		w.park.close()
 	}
 }
 
@@ -223,7 +192,7 @@ func (e *Engine) drain(ctx context.Context) error {
 	for _, w := range e.workers {
 		for _, r := range w.inbound() {
 			upTo := r.tail.Load()
-			for i := 0; int32(upTo-r.head.Load()) > 0 && !w.stop.Load(); i++ {
+			for i := 0; int32(upTo-r.head.Load()) > 0; i++ {
 				if err := ctx.Err(); err != nil {
 					return fmt.Errorf("wait for worker %d to take what it was handed: %w", w.id, err)
 				}

@@ -62,12 +62,18 @@ func (w *Worker) handOver(tx *txBinding, v *Vector) {
 //fastpath:hot
 func (w *Worker) takeHanded(g *wiring) {
 	for i, r := range g.handed {
-		most := VectorMax / 2 * (i + 1) / len(g.handed)
-		for w.used < most && r.take(&w.meta[w.used]) {
-			m, slot := &w.meta[w.used], [1]uint16{uint16(w.used)}
-			w.queueTx(m.OutPort, slot[:], uint64(m.Len), uint64(m.Segments))
-			w.used++
-		}
+		w.takeFrom(r, VectorMax/2*(i+1)/len(g.handed))
+	}
+}
+
+// takeFrom queues what came by r, until most slots are taken.
+//
+//fastpath:hot
+func (w *Worker) takeFrom(r *handRing, most int) {
+	for w.used < most && r.take(&w.meta[w.used]) {
+		m, slot := &w.meta[w.used], [1]uint16{uint16(w.used)}
+		w.queueTx(m.OutPort, slot[:], uint64(m.Len), uint64(m.Segments))
+		w.used++
 	}
 }
 

@@ -139,7 +139,7 @@ func (p *parking) close() {
 // so before it looks at asleep, and the worker looks for work after it set it.
 func (w *Worker) sleep() {
 	w.park.asleep.Store(true)
-	if !w.kick.Load() && !w.stop.Load() && w.wiring.Load() == w.wired && !w.handed() {
+	if !w.kick.Load() && w.order.Load() == goOn && w.wiring.Load() == w.wired && !w.handed() {
 		w.stats.Load.Sleeps++
 		w.park.sleep(int(TickInterval.Milliseconds()))
 	}

@@ -59,6 +59,10 @@ const (
 	TxOffload  // superpacket that cannot be segmented
 	TxOversize // frame longer than the port takes
 
+	// Former is the sum of what a forwarder before this one dropped for reasons
+	// that this version does not have.
+	Former
+
 	reasons // how many there are
 )
 
@@ -77,6 +81,7 @@ var reasonNames = [Reasons]string{
 	TTLSpent: "ttl-spent", TooBig: "too-big", Loop: "loop", Unresolved: "unresolved", HoldFull: "hold-full", NoHostPort: "no-host-port",
 	EchoInvalid: "echo-invalid",
 	TxNoPort:    "tx-no-port", TxFull: "tx-full", TxDown: "tx-down", TxNoBuffer: "tx-no-buffer", TxOffload: "tx-offload", TxOversize: "tx-oversize",
+	Former: "former",
 }
 
 // String is the reason's name in counters and traces.
@@ -97,6 +102,7 @@ const (
 	MadeARP
 	MadeND
 	MadeFragment
+	MadeFormer // by a forwarder before this one, of kinds that this version does not have
 	origins
 )
 
@@ -105,7 +111,7 @@ const Origins = int(origins)
 
 // String is the kind's name in counters.
 func (o Origin) String() string {
-	return [Origins]string{"icmp-error", "echo-reply", "arp", "nd", "fragment"}[o]
+	return [Origins]string{"icmp-error", "echo-reply", "arp", "nd", "fragment", "former"}[o]
 }
 
 // Use is how we consumed a packet instead of passing it on.
@@ -113,10 +119,11 @@ type Use uint8
 
 // The uses of packets that end with us.
 const (
-	UsedEcho  Use = iota // an echo request we answered
-	UsedARP              // an ARP message we took note of
-	UsedND               // a neighbour discovery message we took note of
-	UsedSplit            // a packet that went on as fragments
+	UsedEcho   Use = iota // an echo request we answered
+	UsedARP               // an ARP message we took note of
+	UsedND                // a neighbour discovery message we took note of
+	UsedSplit             // a packet that went on as fragments
+	UsedFormer            // by a forwarder before this one, in ways that this version does not have
 	uses
 )
 
@@ -124,4 +131,4 @@ const (
 const Uses = int(uses)
 
 // String is the use's name in counters.
-func (u Use) String() string { return [Uses]string{"echo", "arp", "nd", "split"}[u] }
+func (u Use) String() string { return [Uses]string{"echo", "arp", "nd", "split", "former"}[u] }

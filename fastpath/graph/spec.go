@@ -25,6 +25,17 @@ type Resumer interface {
 	Resume(w *Worker)
 }
 
+// Holder is a node that holds packets and can tell which, so that they may be
+// handed to another process: every node that calls Worker.Hold must be one.
+type Holder interface {
+	Resumer
+	// Holding calls yield for each packet that the node holds, oldest first for
+	// each flow, with where it goes on when everything is decided anew: what
+	// another process has of tables and of time is not known here. m is good
+	// for the call. The node goes on holding them.
+	Holding(yield func(m *Meta, at Again))
+}
+
 // Spec is a node's place in the graph.
 type Spec struct {
 	Name  string

@@ -52,9 +52,10 @@ type Worker struct {
 	park   *parking
 	epoch  atomic.Uint64 // odd while in a pass, see quiesce
 	kick   atomic.Bool   // Resume is due
-	stop   atomic.Bool
-	nextAt int64 // when the next tick is due
-	busy   bool  // all passes since Now moved packets
+	order  atomic.Uint32 // goOn, comeOut, isOut
+	left   chan struct{} // closed when run has ended
+	nextAt int64         // when the next tick is due
+	busy   bool          // all passes since Now moved packets
 	// unclocked is the passes since Now.
 	unclocked int
 	cfg       Config
@@ -63,6 +64,7 @@ type Worker struct {
 	pinError atomic.Pointer[error]
 	engine   *Engine
 	started  time.Time
+	adopted  []adopted // packets of another process that are to go on, see Adopt
 }
 
 // stop is a node in its place.
@@ -184,6 +186,10 @@ func (w *Worker) Hold(m *Meta) { w.stats.Counters.Held += uint64(m.Segments) }
 // is for Resume. It says false, and the packet stays held, when the pass is
 // full: the other half of the slots is for what nodes make of its packets.
 func (w *Worker) Release(m *Meta, at Again) bool {
+	return w.resumeAt(m, w.stops[w.at].again[at])
+}
+
+func (w *Worker) resumeAt(m *Meta, stop uint16) bool {
 	if w.used >= VectorMax {
 		return false
 	}
@@ -191,7 +197,7 @@ func (w *Worker) Release(m *Meta, at Again) bool {
 	w.used++
 	w.meta[slot] = *m
 	w.stats.Counters.Held -= uint64(m.Segments)
-	w.waitingFor(w.stops[w.at].again[at]).push(slot)
+	w.waitingFor(stop).push(slot)
 	return true
 }
 
@@ -213,17 +219,18 @@ func (w *Worker) lose(m *Meta, r Reason) {
 }
 
 // run is the worker's life: passes while there are packets, then sleep. Profiles
-// have its number as the label "worker".
+// have its number as the label "worker". Its thread ends with it: it is bound to
+// a CPU, which no other goroutine is to inherit.
 func (w *Worker) run() {
+	defer close(w.left)
 	pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("worker", strconv.Itoa(w.id))))
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	if err := pin(w.cpu); err != nil {
 		w.pinError.Store(&err)
 	}
-	w.started = time.Now()
+	w.busy = false // or the time in which it did not run would count as busy
 	idleSince, publishAt := int64(-1), int64(0)
-	for !w.stop.Load() {
+	for !w.comesOut() {
 		w.epoch.Add(1)
 		busy := w.pass()
 		w.epoch.Add(1)
@@ -305,6 +312,9 @@ func (w *Worker) resume() {
 	}
 	w.kick.Store(false)
 	w.nextAt = w.Now + int64(TickInterval)
+	if len(w.adopted) > 0 {
+		w.takeUp()
+	}
 	for _, i := range w.tick {
 		w.at = i
 		w.stops[i].node.(Resumer).Resume(w)

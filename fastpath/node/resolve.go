@@ -248,6 +248,18 @@ func (n *resolve) resolved(w *graph.Worker, e *waiting) bool {
 	return kind != fib.Incomplete && kind != fib.Attached
 }
 
+// Holding tells of every packet that waits: route decides anew about it, and it
+// comes back here if its neighbour is still not known.
+func (n *resolve) Holding(yield func(m *graph.Meta, at graph.Again)) {
+	for i := range n.wait[:n.n] {
+		e := &n.wait[i]
+		for _, m := range e.held[:e.n] {
+			m.Reason = graph.NoReason // release has told it one already where the pass was full
+			yield(&m, resolveRoute)
+		}
+	}
+}
+
 // release lets packets go on at a place, which they are to know r at.
 func (n *resolve) release(w *graph.Worker, e *waiting, at graph.Again, r graph.Reason) {
 	for i := range e.held[:e.n] {

@@ -14,6 +14,7 @@ package graphtest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -40,6 +41,8 @@ type Config struct {
 	// Collect are not for those ports.
 	Wires   map[uint16]graph.Queue
 	Running bool // the workers run by themselves; Run and Advance are not to be used
+
+	arena *umem.Arena // of a Lab before this one
 }
 
 // Lab is a packet path with the means to configure and to watch it. It is for
@@ -63,22 +66,26 @@ type Lab struct {
 func New(tb testing.TB, cfg Config) *Lab {
 	tb.Helper()
 	cfg.fill()
-	arena, err := umem.New(umem.Config{Frames: cfg.Frames, Supers: cfg.Supers, Caches: cfg.Workers + 1})
+	var err error
+	next := cfg.arena != nil
+	if !next {
+		cfg.arena, err = umem.New(umem.Config{Frames: cfg.Frames, Supers: cfg.Supers, Caches: cfg.Workers + 1})
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l := &Lab{TB: tb, Arena: arena, Tables: node.NewTables(), cfg: cfg, queues: map[uint16][]*Queue{}}
+	l := &Lab{TB: tb, Arena: cfg.arena, Tables: node.NewTables(), cfg: cfg, queues: map[uint16][]*Queue{}}
 	l.state = node.State{HostPort: graph.NoPort, Answers: map[node.Answer]struct{}{},
 		SubPorts: map[node.SubPort]uint16{}, Sources: map[node.Source]netip.Addr{}}
 	g, err := graph.Build(node.Specs(l.Tables)...)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l.Engine, err = graph.NewEngine(g, arena, graph.Config{Workers: cfg.Workers, Burst: cfg.Burst, Spin: 100 * time.Microsecond})
+	l.Engine, err = graph.NewEngine(g, l.Arena, graph.Config{Workers: cfg.Workers, Burst: cfg.Burst, Spin: 100 * time.Microsecond})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if cfg.Running {
+	if cfg.Running && !next {
 		l.Engine.Start()
 	}
 	tb.Cleanup(l.Close)
@@ -114,6 +121,40 @@ func (l *Lab) Close() {
 	if err := l.Arena.Close(); err != nil {
 		l.TB.Error(err)
 	}
+}
+
+// HandOver ends the Lab without a look at its account, and makes another one over
+// its memory, as build makes it of the Config: its engine adopts what this one's
+// carries, encoded and decoded. What waits in this Lab's queues is lost.
+func (l *Lab) HandOver(build func(testing.TB, Config) *Lab) *Lab {
+	l.TB.Helper()
+	if err := l.Engine.Halt(context.Background()); err != nil {
+		l.TB.Fatal(err)
+	}
+	carried, err := l.Engine.Carry()
+	if err != nil {
+		l.TB.Fatal(err)
+	}
+	bytes, err := json.Marshal(carried)
+	if err != nil {
+		l.TB.Fatal(err)
+	}
+	carried = graph.Carried{}
+	if err := json.Unmarshal(bytes, &carried); err != nil {
+		l.TB.Fatal(err)
+	}
+	l.closed = true
+	l.Engine.Stop()
+	cfg := l.cfg
+	cfg.arena = l.Arena
+	next := build(l.TB, cfg)
+	if err := next.Engine.Adopt(carried); err != nil {
+		l.TB.Fatal(err)
+	}
+	if cfg.Running {
+		next.Engine.Start()
+	}
+	return next
 }
 
 // Port is a port to be: what the nodes are told of it, and its queues.

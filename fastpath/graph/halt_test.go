@@ -196,11 +196,12 @@ func TestHaltKeepsClocks(t *testing.T) {
 	e.Stop()
 }
 
-// BenchmarkHalt is how long it takes to halt a worker under full load.
+// BenchmarkHalt is how long it takes to halt a worker under full load, the
+// median: on a machine that is busy some halts wait for the scheduler.
 func BenchmarkHalt(b *testing.B) {
 	e, _ := engine(b, 1, passSpec(1))
 	addPort(b, e, 1, &loopQueue{left: 1 << 60})
-	var took time.Duration
+	var took []time.Duration
 	for b.Loop() {
 		e.Start()
 		time.Sleep(100 * time.Microsecond)
@@ -208,8 +209,9 @@ func BenchmarkHalt(b *testing.B) {
 		if err := e.Halt(context.Background()); err != nil {
 			b.Fatal(err)
 		}
-		took += time.Since(start)
+		took = append(took, time.Since(start))
 	}
-	b.ReportMetric(float64(took.Microseconds())/float64(b.N), "µs/halt")
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs/halt")
 	e.Stop()
 }

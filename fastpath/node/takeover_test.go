@@ -127,6 +127,39 @@ func TestForwarderGoesOnAfterAHandOverThatFailed(t *testing.T) {
 	})
 }
 
+// Some packets were about to be given up, and the pass was full: the next
+// forwarder hears nothing of that.
+func TestHeldPacketsAreCarriedWithoutAVerdict(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		l := gt.Standard(t, 1)
+		for host := range 20 {
+			ip := gt.UDP(gt.Addr(ipv6, gt.NetPods, gt.PodHost), gt.Addr(ipv6, gt.NetUp, 100+host), 10)
+			for range 16 {
+				l.Inject(gt.Pod, ip)
+			}
+		}
+		l.Run()
+		l.Engine.Advance(4 * time.Second)
+		l.Engine.Step()
+		if err := l.Engine.Halt(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		c, err := l.Engine.Carry()
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := c.Workers[0].Held
+		if len(held) != 20*16-graph.VectorMax {
+			t.Errorf("%d packets are held, want %d", len(held), 20*16-graph.VectorMax)
+		}
+		for _, p := range held {
+			if p.Node != "resolve" || p.At != "route" || p.Meta.Reason != graph.NoReason || p.Meta.Adjacency != 0 {
+				t.Errorf("carried is %+v", p)
+			}
+		}
+	})
+}
+
 // inherited is an arena that a giver filled: UDP packets to neighbours that are
 // known and unknown, one for each buffer, and some buffers free.
 func inherited(t testing.TB) (*umem.Arena, []graph.CarriedPacket) {

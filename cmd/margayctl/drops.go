@@ -57,6 +57,7 @@ var meanings = map[string]string{
 	"tx-no-buffer":     "no free buffer to segment into: more frames are needed",
 	"tx-offload":       "superpacket that cannot be cut into segments",
 	"tx-oversize":      "longer than the port takes",
+	"handed-over":      "held when another forwarder took over, which then failed",
 	"former":           "by the forwarder before this one, for reasons that this version does not have",
 }
 

@@ -136,6 +136,28 @@ func (e *Engine) Held() (bufs []umem.Buf, err error) {
 	return bufs, nil
 }
 
+// Forfeit drops every held packet for HandedOver and leaves its buffers alone: they
+// may be in use already by a process that took them over and then failed, and
+// are whose the rings say. It fails while workers run.
+func (e *Engine) Forfeit() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.running {
+		return errors.New("forfeit held packets: the workers run; halt them first")
+	}
+	for _, w := range e.workers {
+		c := &w.stats.Counters
+		c.Drops[HandedOver] += c.Held
+		c.Held, w.adopted = 0, nil
+		for i := range w.stops {
+			if h, ok := w.stops[i].node.(Holder); ok {
+				h.Forget()
+			}
+		}
+	}
+	return nil
+}
+
 // chainOf is the buffers that m fills.
 func chainOf(a *umem.Arena, m *Meta) ([]umem.Buf, error) {
 	all := uint64(a.Frames()) + uint64(a.Supers())

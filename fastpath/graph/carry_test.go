@@ -38,6 +38,8 @@ func (k *keep) Holding(yield func(m *Meta, at Again)) {
 	}
 }
 
+func (k *keep) Forget() { k.held = nil }
+
 func keepSpec(k *keep) Spec {
 	return Spec{Name: "pass", Edges: []string{DropName, TxName}, Resumes: []string{"pass"}, New: func(int) Node { return k }}
 }
@@ -156,6 +158,38 @@ func TestCarryTakesNothingAway(t *testing.T) {
 	e.Stop()
 	if got := e.Total(); got.Held != 10 || got.In() != got.Out() {
 		t.Errorf("after the end %+v", got)
+	}
+}
+
+// What was forfeited is dropped and counted, adopted or not, and nobody frees it.
+func TestForfeitLeavesBuffersAlone(t *testing.T) {
+	from, a, c := giver(t, 10)
+	to, _, out := taker(t, a)
+	if err := to.Adopt(c); err != nil {
+		t.Fatal(err)
+	}
+	for name, e := range map[string]*Engine{"the giver": from, "the taker": to} {
+		if err := e.Forfeit(); err != nil {
+			t.Fatal(err)
+		}
+		if got := e.Total(); got.Held != 0 || got.Drops[HandedOver] != 10 || got.In() != got.Out() {
+			t.Errorf("%s counts %+v", name, got)
+		}
+		if bufs, err := e.Held(); len(bufs) != 0 || err != nil {
+			t.Errorf("%s holds %v (%v)", name, bufs, err)
+		}
+		if again, err := e.Carry(); err != nil || len(again.Workers[0].Held) != 0 {
+			t.Errorf("%s carries %+v (%v)", name, again, err)
+		}
+		e.Step()
+		if f, _ := a.Free(); f != a.Frames()-10 || out.sent != 0 {
+			t.Errorf("%s: %d of %d frames are free, %d packets were sent", name, f, a.Frames(), out.sent)
+		}
+		e.Start()
+		if err := e.Forfeit(); err == nil {
+			t.Errorf("%s forfeits while it runs", name)
+		}
+		e.Stop()
 	}
 }
 

@@ -59,6 +59,8 @@ const (
 	TxOffload  // superpacket that cannot be segmented
 	TxOversize // frame longer than the port takes
 
+	HandedOver // held when another forwarder took over, which then failed
+
 	// Former is the sum of what a forwarder before this one dropped for reasons
 	// that this version does not have.
 	Former
@@ -81,7 +83,7 @@ var reasonNames = [Reasons]string{
 	TTLSpent: "ttl-spent", TooBig: "too-big", Loop: "loop", Unresolved: "unresolved", HoldFull: "hold-full", NoHostPort: "no-host-port",
 	EchoInvalid: "echo-invalid",
 	TxNoPort:    "tx-no-port", TxFull: "tx-full", TxDown: "tx-down", TxNoBuffer: "tx-no-buffer", TxOffload: "tx-offload", TxOversize: "tx-oversize",
-	Former: "former",
+	HandedOver: "handed-over", Former: "former",
 }
 
 // String is the reason's name in counters and traces.

@@ -34,6 +34,8 @@ type Holder interface {
 	// another process has of tables and of time is not known here. m is good
 	// for the call. The node goes on holding them.
 	Holding(yield func(m *Meta, at Again))
+	// Forget lets the node hold nothing any more, and leaves the buffers alone.
+	Forget()
 }
 
 // Spec is a node's place in the graph.

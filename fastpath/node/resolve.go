@@ -260,6 +260,12 @@ func (n *resolve) Holding(yield func(m *graph.Meta, at graph.Again)) {
 	}
 }
 
+// Forget lets nothing wait any more.
+func (n *resolve) Forget() {
+	n.n = 0
+	clear(n.places[:])
+}
+
 // release lets packets go on at a place, which they are to know r at.
 func (n *resolve) release(w *graph.Worker, e *waiting, at graph.Again, r graph.Reason) {
 	for i := range e.held[:e.n] {

@@ -160,6 +160,32 @@ func TestHeldPacketsAreCarriedWithoutAVerdict(t *testing.T) {
 	})
 }
 
+// What was forfeited is forgotten: the same neighbour is waited for anew.
+func TestForfeitedNeighboursAreAskedForAnew(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		a := askings["a station on the link"]
+		l := gt.Standard(t, 1)
+		ip := gt.UDP(gt.Addr(ipv6, gt.NetPods, gt.PodHost), gt.Addr(ipv6, a.net, a.host), 100)
+		l.SendIP(gt.Pod, ip)
+		wantBytes(t, wantOne(t, l, gt.Up).Bytes, a.question(ipv6))
+		bufs, err := l.Engine.Held()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Engine.Forfeit(); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range bufs { // as whoever rebuilds the free lists does
+			l.Arena.Cache(0).Free(b)
+		}
+		l.SendIP(gt.Pod, ip)
+		wantBytes(t, wantOne(t, l, gt.Up).Bytes, a.question(ipv6))
+		if c := l.Engine.Total(); c.Held != 1 || c.Drops[graph.HandedOver] != 1 {
+			t.Errorf("counters are %+v", c)
+		}
+	})
+}
+
 // inherited is an arena that a giver filled: UDP packets to neighbours that are
 // known and unknown, one for each buffer, and some buffers free.
 func inherited(t testing.TB) (*umem.Arena, []graph.CarriedPacket) {

@@ -202,12 +202,7 @@ func (t *TUN) Statistics() []Statistic {
 // Close detaches every queue and gives the buffers they hold to c. A device that
 // is not persistent goes away. Closing again does nothing.
 func (t *TUN) Close(c *umem.Cache) error {
-	for _, q := range t.queues {
-		if q.spare != umem.None {
-			c.Free(q.spare)
-			q.spare = umem.None
-		}
-	}
+	t.Settle(c)
 	return t.closeAll()
 }
 

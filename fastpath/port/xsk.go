@@ -147,8 +147,12 @@ func (p *XSK) Statistics() []Statistic {
 	}
 }
 
-// Close closes the sockets and gives every frame that lay in them to c.
+// Close closes the sockets and gives every frame that lay in them to c. Closing
+// again, or after Forsake, does nothing.
 func (p *XSK) Close(c *umem.Cache) error {
+	if p.closed {
+		return nil
+	}
 	err := p.closeSockets()
 	p.arena.Reclaim(p.holder, c)
 	return err

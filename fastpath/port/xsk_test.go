@@ -31,6 +31,7 @@ func ourMAC() []byte    { return []byte{2, 0, 0, 0, 0, 2} }
 //	kernel 10.91.0.2 ── eth0 ═ up0 ┤ XSK
 type vethLab struct {
 	kernel, fwd netns
+	umem        *xsk.UMEM
 	port        *XSK
 	io          *graph.IO
 }
@@ -58,6 +59,7 @@ func newVethLab(t testing.TB, a *umem.Arena, mtu int) *vethLab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = u.Close() })
+	l.umem = u
 	l.open(t, a, u, mtu)
 	return l
 }

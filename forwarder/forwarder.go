@@ -17,10 +17,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,11 +30,11 @@ import (
 	pb "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/config"
 	"margay.dev/margay/forwarder/desired"
+	"margay.dev/margay/forwarder/handover"
 	"margay.dev/margay/forwarder/inspect"
 	"margay.dev/margay/forwarder/metrics"
 	"margay.dev/margay/forwarder/plane"
 	"margay.dev/margay/forwarder/session"
-	"margay.dev/margay/forwarder/socket"
 	"margay.dev/margay/forwarder/statefile"
 	"margay.dev/margay/internal/hostnet/journal"
 	"margay.dev/margay/internal/version"
@@ -51,6 +51,7 @@ type Daemon struct {
 	store    *statefile.Store
 	plane    *plane.Plane
 	session  *session.Server
+	doors    doors
 	restored bool
 	ready    atomic.Bool
 	stopping atomic.Bool
@@ -86,16 +87,19 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 		d.log.Error("journal of host settings is damaged; what the bad records are about is not put back", "error", damage)
 	}
 	d.putBack(ctx, "settings of a former run put back")
-	d.plane, err = plane.New(plane.Config{
-		Workers: d.cfg.Workers, CPUs: d.cfg.CPUs, BusyPoll: d.cfg.BusyPoll == config.BusyPollAlways,
-		Spin: time.Duration(d.cfg.Spin), Burst: d.cfg.Burst, Frames: d.cfg.Frames, Supers: d.cfg.Supers,
-		Log: d.log, Journal: d.journal,
-	})
-	if err != nil {
+	if d.plane, err = plane.New(d.planeConfig()); err != nil {
 		return err
 	}
 	d.session = session.NewServer(d, d.bootID, d.log)
 	return d.restore(ctx)
+}
+
+func (d *Daemon) planeConfig() plane.Config {
+	return plane.Config{
+		Workers: d.cfg.Workers, CPUs: d.cfg.CPUs, BusyPoll: d.cfg.BusyPoll == config.BusyPollAlways,
+		Spin: time.Duration(d.cfg.Spin), Burst: d.cfg.Burst, Frames: d.cfg.Frames, Supers: d.cfg.Supers,
+		Log: d.log, Journal: d.journal,
+	}
 }
 
 // putBack undoes what the journal holds, and logs what became of it.
@@ -248,47 +252,50 @@ func (d *Daemon) Generation() uint64 { return d.plane.Generation() }
 func (d *Daemon) Listen(hear func(plane.Condition)) (stop func()) { return d.plane.Listen(hear) }
 
 // Run serves until ctx ends, then stops cleanly: settings of the host are put
-// back, devices that were to be kept stay.
+// back, devices that were to be kept stay. It also ends, and nothing is put
+// back, when another forwarder has taken over.
 func (d *Daemon) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	l, err := socket.Listen("unix", d.cfg.Socket)
-	if err != nil {
+	if err := d.openDoors(); err != nil {
 		return errors.Join(err, d.close())
 	}
 	rpc := grpc.NewServer(grpc.MaxRecvMsgSize(session.MaxMessage), grpc.MaxConcurrentStreams(64))
 	pb.RegisterDataplaneServer(rpc, d.session)
 	pb.RegisterInspectServer(rpc, inspect.NewServer(d.plane, d.facts()))
-	web, err := d.serveHTTP(cancel)
-	if err != nil {
-		return errors.Join(err, l.Close(), d.close())
+	web := d.serveHTTP(cancel)
+	var running sync.WaitGroup
+	serve := func(what string, run func() error) {
+		running.Go(func() {
+			if err := run(); ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", what, err))
+			}
+		})
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := d.plane.Run(ctx); ctx.Err() == nil {
-			cancel(fmt.Errorf("watch the host: %w", err))
+	serve("watch the host", func() error { return d.plane.Run(ctx) })
+	running.Go(func() {
+		g := &giver{Daemon: d, taken: func() { cancel(errHandedOver) }}
+		if err := handover.Serve(ctx, d.doors.handOver, g, d.log); ctx.Err() == nil {
+			d.log.Error("no forwarder can take over from this one any more", "error", err)
 		}
-	}()
-	served := make(chan error, 1)
-	go func() { served <- rpc.Serve(socket.Guard(l, d.log)) }()
+	})
+	serve("serve "+d.cfg.Socket, func() error { return rpc.Serve(d.doors.clients) })
 	d.ready.Store(true)
 	d.log.Info("ready", "node", d.cfg.Node, "socket", d.cfg.Socket, "metrics", d.cfg.Metrics, "version", version.Version(),
 		"workers", d.cfg.Workers, "generation", d.plane.Generation())
 	notifier := d.notify(ctx)
-	select {
-	case <-ctx.Done():
-	case err := <-served:
-		cancel(fmt.Errorf("serve %s: %w", d.cfg.Socket, err))
-	}
+	<-ctx.Done()
 	cause := context.Cause(ctx)
 	d.log.Info("stopping", "cause", cause)
 	d.ready.Store(false)
 	d.stopping.Store(true)
-	cancel(nil)
-	notifier()
+	gone := errors.Is(cause, errHandedOver)
+	notifier(!gone)
 	stopServers(rpc, web)
-	<-ended
+	running.Wait()
+	if gone {
+		return d.forsake()
+	}
 	if err := d.close(); err != nil {
 		return err
 	}
@@ -305,23 +312,20 @@ func (d *Daemon) facts() inspect.Facts {
 	}
 }
 
-func (d *Daemon) serveHTTP(failed context.CancelCauseFunc) (*http.Server, error) {
-	if d.cfg.Metrics == "" {
-		return nil, nil
-	}
-	l, err := net.Listen("tcp", d.cfg.Metrics)
-	if err != nil {
-		return nil, fmt.Errorf("listen for metrics: %w", err)
+// serveHTTP serves metrics; nil where none are wanted.
+func (d *Daemon) serveHTTP(failed context.CancelCauseFunc) *http.Server {
+	if d.doors.metrics == nil {
+		return nil
 	}
 	web := &http.Server{
 		Handler: metrics.Handler(d.plane, d.facts(), d.cfg.Node, d.healthy, d.isReady), ReadHeaderTimeout: 10 * time.Second,
 	}
 	go func() {
-		if err := web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := web.Serve(d.doors.metrics); !errors.Is(err, http.ErrServerClosed) {
 			failed(fmt.Errorf("serve metrics: %w", err))
 		}
 	}()
-	return web, nil
+	return web
 }
 
 // stopServers ends streams at once, and lets requests finish for a while.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -52,17 +53,21 @@ func (d *Daemon) isReady() error {
 	return nil
 }
 
-// notify tells systemd that we are ready and, where it asks for it, that we are
-// alive, until stop is called, which tells that we end. Without systemd it does nothing.
-func (d *Daemon) notify(ctx context.Context) (stop func()) {
-	d.tell(daemon.SdNotifyReady)
+// notify tells systemd that we are ready, that ours is the main process of the
+// service (after a hand-over it was another) and, where it asks for it, that we
+// are alive, until stop is called, which tells that the service ends unless
+// another process goes on with it. Without systemd it does nothing.
+func (d *Daemon) notify(ctx context.Context) (stop func(ends bool)) {
+	d.tell(fmt.Sprintf("MAINPID=%d\n%s", os.Getpid(), daemon.SdNotifyReady))
 	var watchdog sync.WaitGroup
 	if every, err := daemon.SdWatchdogEnabled(false); err == nil && every > 0 {
 		watchdog.Go(func() { d.watchdog(ctx, every/2) })
 	}
-	return func() {
+	return func(ends bool) {
 		watchdog.Wait()
-		d.tell(daemon.SdNotifyStopping)
+		if ends {
+			d.tell(daemon.SdNotifyStopping)
+		}
 	}
 }
 

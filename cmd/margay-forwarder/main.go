@@ -25,7 +25,7 @@ func main() {
 
 func command() *cobra.Command {
 	var path string
-	var check bool
+	var check, takeOver bool
 	c := &cobra.Command{
 		Use:           "margay-forwarder",
 		Short:         "Forward packets between pods, devices and the node",
@@ -40,6 +40,7 @@ func command() *cobra.Command {
 	over := config.Default() // what flags say, where they are given
 	flags.StringVarP(&path, "config", "c", "", "configuration file (YAML); none for the defaults")
 	flags.BoolVar(&check, "check", false, "check the configuration and exit")
+	flags.BoolVar(&takeOver, "take-over", false, "take over from the forwarder that runs at the same socket, which then ends")
 	flags.StringVar(&over.Socket, "socket", over.Socket, "Unix socket for clients and tools")
 	flags.StringVar(&over.StateDir, "state-dir", over.StateDir, "folder of the acknowledged state and the journal")
 	flags.StringVar(&over.Metrics, "metrics", over.Metrics, "loopback address of metrics, health and pprof; empty for none")
@@ -66,7 +67,7 @@ func command() *cobra.Command {
 		if err := cfg.Validate(); err != nil || check {
 			return err
 		}
-		return run(c.Context(), cfg)
+		return run(c.Context(), cfg, takeOver)
 	}
 	return c
 }
@@ -89,11 +90,15 @@ func uninstall() *cobra.Command {
 	return c
 }
 
-// run is the daemon's life, until a signal ends it.
-func run(ctx context.Context, cfg config.Forwarder) error {
+// run is the daemon's life, until a signal or a hand-over ends it.
+func run(ctx context.Context, cfg config.Forwarder, takeOver bool) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	d, err := forwarder.New(ctx, cfg, cfg.Log.Logger(os.Stderr))
+	begin := forwarder.New
+	if takeOver {
+		begin = forwarder.TakeOver
+	}
+	d, err := begin(ctx, cfg, cfg.Log.Logger(os.Stderr))
 	if err != nil {
 		return err
 	}

@@ -35,11 +35,16 @@ func (s *shares) take(h umem.Holder, spare, queues, asked int) (size int, ok boo
 	if size*queues > left {
 		return 0, false
 	}
+	s.set(h, share{asked: queues * asked, got: queues * size})
+	return size, true
+}
+
+// set notes the share of a port.
+func (s *shares) set(h umem.Holder, one share) {
 	if *s == nil {
 		*s = shares{}
 	}
-	(*s)[h] = share{asked: queues * asked, got: queues * size}
-	return size, true
+	(*s)[h] = one
 }
 
 // give takes a closed port's share back.

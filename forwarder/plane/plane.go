@@ -72,37 +72,48 @@ type Plane struct {
 	watchers   sync.WaitGroup
 	failures   int // passes in a row that left something undone
 	closed     bool
-	verify     bool              // this pass looks at the host too, whether or not we changed what it has
-	hostSeen   *desired.HostPort // as the host last had it written
+	// layout grows when a device is taken up or let go of; offered and frozen
+	// say how far a hand-over to another process has come.
+	layout, layoutOffered uint64
+	offered, frozen       bool
+	stock                 int               // which of the caches of planes is ours
+	verify                bool              // this pass looks at the host too, whether or not we changed what it has
+	hostSeen              *desired.HostPort // as the host last had it written
 }
 
 // New makes a dataplane that wants nothing and starts its workers.
 func New(cfg Config) (*Plane, error) {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	arena, err := umem.New(umem.Config{Frames: cfg.Frames, Supers: cfg.Supers, Caches: cfg.Workers + 1})
+	arena, err := umem.New(umem.Config{Frames: cfg.Frames, Supers: cfg.Supers, Caches: cachesFor(cfg.Workers)})
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range arena.Fallbacks() {
 		cfg.Log.Warn("packet memory is less than was asked for", "fallback", f)
 	}
+	p := newPlane(cfg, arena)
+	if err := p.build(); err != nil {
+		_ = arena.Close()
+		return nil, err
+	}
+	p.engine.Start()
+	return p, nil
+}
+
+func newPlane(cfg Config, arena *umem.Arena) *Plane {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	tables := node.NewTables()
-	p := &Plane{
+	return &Plane{
 		cfg: cfg, log: cfg.Log, arena: arena, tables: tables, kicked: make(chan struct{}, 1),
 		want: desired.Empty(), paths: paths.New(tables.FIB, cfg.Now),
 		ports: map[string]*portEntry{}, byIndex: map[uint16]*portEntry{}, indexes: indexes{next: 1},
 		spaces: map[string]*space{}, conditions: conditions{now: map[string]Condition{}},
 	}
-	if err := p.start(); err != nil {
-		_ = arena.Close()
-		return nil, err
-	}
-	return p, nil
 }
 
-func (p *Plane) start() error {
+// build makes the workers, which do not run yet.
+func (p *Plane) build() error {
 	if p.opener = p.cfg.Opener; p.opener == nil {
 		p.opener = &devices{arena: p.arena, cache: p.cache(), log: p.log}
 	}
@@ -113,15 +124,15 @@ func (p *Plane) start() error {
 	p.engine, err = graph.NewEngine(g, p.arena, graph.Config{
 		Workers: p.cfg.Workers, CPUs: p.cfg.CPUs, BusyPoll: p.cfg.BusyPoll, Spin: p.cfg.Spin, Burst: p.cfg.Burst,
 	})
-	if err != nil {
-		return err
-	}
-	p.engine.Start()
-	return nil
+	return err
 }
 
+// cachesFor is how many caches packet memory has: one for each worker, and two
+// for planes, since a process that takes over must not share one with the giver.
+func cachesFor(workers int) int { return workers + 2 }
+
 // cache is the stock of buffers that belongs to no worker but to whoever holds mu.
-func (p *Plane) cache() *umem.Cache { return p.arena.Cache(p.cfg.Workers) }
+func (p *Plane) cache() *umem.Cache { return p.arena.Cache(p.cfg.Workers + p.stock) }
 
 // Apply puts a commit in force: a snapshot replaces all, a delta changes what
 // is there. It returns when every worker has moved past what was before. A
@@ -251,7 +262,9 @@ func (p *Plane) Run(ctx context.Context) error {
 // pass converges to the state in force, looking at everything but the client's
 // routes, which only Apply changes.
 func (p *Plane) pass(ctx context.Context) {
-	p.turn.Lock()
+	if !p.myTurn() {
+		return
+	}
 	defer p.turn.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -260,6 +273,21 @@ func (p *Plane) pass(ctx context.Context) {
 	if err := p.converge(ctx, &none); err != nil {
 		p.log.Error("converge", "error", err)
 	}
+}
+
+// myTurn takes the turn, but for a dataplane that is being handed over: who
+// takes that back asks for a pass.
+func (p *Plane) myTurn() bool {
+	if p.turn.TryLock() {
+		return true
+	}
+	p.mu.Lock()
+	offered := p.offered
+	p.mu.Unlock()
+	if !offered {
+		p.turn.Lock()
+	}
+	return !offered
 }
 
 func (p *Plane) undone() bool {
@@ -279,6 +307,9 @@ func (p *Plane) backoff() time.Duration {
 func (p *Plane) beat(beats int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
 	p.paths.Age()
 	p.checkSpaces()
 	if beats%int(resolveEvery/tick) == 0 {

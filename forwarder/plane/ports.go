@@ -58,6 +58,18 @@ func (x *indexes) release() {
 	x.retired = x.retired[:0]
 }
 
+// inherit goes on behind the indexes that are in use.
+func (x *indexes) inherit(used map[uint16]*portEntry) {
+	for i := range used {
+		x.next = max(x.next, i+1)
+	}
+	for i := uint16(1); i < x.next; i++ {
+		if used[i] == nil {
+			x.free = append(x.free, i)
+		}
+	}
+}
+
 // wantedPorts is every port of the state, the host port among them.
 func (p *Plane) wantedPorts() map[string]*desired.Port {
 	all := make(map[string]*desired.Port, len(p.want.Ports)+1)
@@ -124,6 +136,7 @@ func (p *Plane) open(e *portEntry) bool {
 		p.note(e.object(), ReasonDeviceFailed, err.Error())
 		return false
 	}
+	p.layout++
 	d := e.device
 	e.mtu, e.mac, e.up = d.Port.MTU(), d.MAC, d.Carrier
 	for _, f := range d.Port.Fallbacks() {
@@ -161,6 +174,17 @@ func (p *Plane) deferInterrupts(want *desired.Port, s *space) error {
 
 // drive gives a port's queues to the workers, then lets frames in.
 func (p *Plane) drive(ctx context.Context, e *portEntry) error {
+	if err := p.register(ctx, e); err != nil {
+		return err
+	}
+	if e.device.Admit != nil {
+		return e.device.Admit()
+	}
+	return nil
+}
+
+// register gives a port's queues to the workers.
+func (p *Plane) register(ctx context.Context, e *portEntry) error {
 	entry := node.EntryL3
 	if e.device.L2 {
 		entry = node.EntryL2
@@ -172,9 +196,6 @@ func (p *Plane) drive(ctx context.Context, e *portEntry) error {
 		return err
 	}
 	e.driven = true
-	if e.device.Admit != nil {
-		return e.device.Admit()
-	}
 	return nil
 }
 
@@ -198,6 +219,7 @@ func (p *Plane) detach(ctx context.Context, e *portEntry) error {
 	if e.device == nil {
 		return nil
 	}
+	p.layout++
 	errs := faults{}
 	if e.driven && e.device.Shut != nil {
 		errs.add(e.device.Shut())

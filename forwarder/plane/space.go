@@ -145,7 +145,7 @@ func (p *Plane) checkSpaces() {
 func (p *Plane) event(s *space, ev hostnet.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.gone {
+	if s.gone || p.closed {
 		return
 	}
 	switch ev.Kind {

@@ -40,11 +40,16 @@ func (d *devices) openXSK(want *desired.Port, host *hostnet.Host, steering Steer
 	if err := x.open(want, host, l, steering); err != nil {
 		return nil, errors.Join(err, x.close(d.cache))
 	}
+	return x.device(l), nil
+}
+
+// device is the port as the dataplane has it, on the network interface l.
+func (x *xskDevice) device(l hostnet.Link) *Device {
 	return &Device{
 		Port: x, Index: l.Index, L2: true, MAC: desired.MAC(l.MAC), Carrier: l.Up && l.Carrier,
 		Mode: x.program.Mode().String() + "/" + x.XSK.Sockets()[0].Mode().String(), Admit: x.admit, Extra: x.counters,
 		Program: x.program.ID(),
-	}, nil
+	}
 }
 
 // xskDevice is a port of sockets with its program.
@@ -161,6 +166,9 @@ func (x *xskDevice) close(c *umem.Cache) error {
 	x.owner.xsk.rings.give(x.holder)
 	return errs.err()
 }
+
+// Forsake lets go of sockets and program for this process only.
+func (x *xskDevice) Forsake() error { return errors.Join(x.XSK.Forsake(), x.program.Close()) }
 
 // counters are the program's.
 func (x *xskDevice) counters() map[string]uint64 {

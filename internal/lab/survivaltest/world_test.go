@@ -279,6 +279,16 @@ func (w *world) kill(node string) {
 	}
 }
 
+// takeOver has another forwarder take over from the one of a node.
+func (w *world) takeOver(node string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if err := w.TakeOver(ctx, node); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // feed is a good client, which sends the node's whole state.
 func (w *world) feed(node string) {
 	w.t.Helper()

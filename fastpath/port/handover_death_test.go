@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/port/tundev"
 	"margay.dev/margay/fastpath/umem"
 	"margay.dev/margay/fastpath/xsk"
 )
@@ -111,7 +112,7 @@ func openings(t *testing.T) map[string]int {
 		}
 		all[name] = fd
 	}
-	unused, err := unix.Open(tunPath, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	unused, err := unix.Open(tundev.Path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func openings(t *testing.T) map[string]int {
 func (ns netns) odd(name string, flags uint16, mode int) (fd int) {
 	ns.t.Helper()
 	err := ns.do(func() (err error) {
-		if fd, err = unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|mode, 0); err != nil {
+		if fd, err = unix.Open(tundev.Path, unix.O_RDWR|unix.O_CLOEXEC|mode, 0); err != nil {
 			return err
 		}
 		request, err := unix.NewIfreq(name)
@@ -157,7 +158,7 @@ func TestAdoptTUNRefuses(t *testing.T) {
 	st, fds := tun.Handover()
 	gone, goneFDs := doomed.Handover()
 	slow := ns.odd("slow", unix.IFF_TUN|ours, 0)
-	if err := setHeader(slow); err != nil {
+	if err := tundev.SetHeader(slow, vnetSize); err != nil {
 		t.Fatal(err)
 	}
 	type try struct {
@@ -170,7 +171,7 @@ func TestAdoptTUNRefuses(t *testing.T) {
 		"no name":             {TUNState{MTU: 1400}, fds, nil},
 		"no MTU":              {TUNState{Name: "mg0"}, fds, nil},
 		"another device":      {TUNState{Name: "mg", MTU: 1400}, fds, nil},
-		"device that is gone": {gone, goneFDs, xsk.ErrGone},
+		"device that is gone": {gone, goneFDs, tundev.ErrGone},
 		"TAP device":          {TUNState{Name: "tap", MTU: 1400}, []int{ns.odd("tap", unix.IFF_TAP|ours, unix.O_NONBLOCK)}, nil},
 		"single queue":        {TUNState{Name: "one", MTU: 1400}, []int{ns.odd("one", unix.IFF_TUN|ours&^unix.IFF_MULTI_QUEUE, unix.O_NONBLOCK)}, nil},
 		"no vnet header":      {TUNState{Name: "bare", MTU: 1400}, []int{ns.odd("bare", unix.IFF_TUN|ours&^unix.IFF_VNET_HDR, unix.O_NONBLOCK)}, nil},

@@ -2,7 +2,6 @@ package port
 
 import (
 	"bytes"
-	"fmt"
 	"testing"
 	"time"
 
@@ -89,107 +88,6 @@ func TestMemoryPortThatIsFull(t *testing.T) {
 			t.Errorf("%d refused, the last for %v", n, v.Meta(2).Reason)
 		}
 		io.Free(v.Meta(2))
-	}
-}
-
-// recycler has packets of 38 bytes and more, or of 64 bytes each.
-func recycler(t testing.TB, frames int, mixed bool) *Recycler {
-	t.Helper()
-	var packets [][]byte
-	restore := 64
-	for i := range 100 {
-		size := 36
-		if mixed {
-			size, restore = 10+i, 200
-		}
-		p, _ := packetSpec{udp: true, payload: size, sport: uint16(i), whole: true}.build()
-		packets = append(packets, p)
-	}
-	q, err := NewRecycler(RecyclerConfig{Packets: packets, Frames: frames, Restore: restore})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return q
-}
-
-func TestRecyclerHandsOutTheSamePacketsForEver(t *testing.T) {
-	io := testIO(t, 1024, 0)
-	q := recycler(t, 512, true)
-	ms := make([]graph.Meta, 64)
-	next := 0
-	for range 1000 {
-		n := q.RxBurst(io, ms)
-		if n != 64 {
-			t.Fatalf("a burst of %d", n)
-		}
-		var back []graph.Meta
-		for i := range ms {
-			p := io.Mem[ms[i].Off : ms[i].Off+ms[i].Len]
-			if !bytes.Equal(p, q.cfg.Packets[next%100]) {
-				t.Fatalf("packet %d is %x", next, p)
-			}
-			clear(p) // the graph may do what it likes to it
-			if next++; next%7 == 0 {
-				io.Free(&ms[i]) // dropped
-			} else {
-				back = append(back, ms[i])
-			}
-		}
-		q.TxBurst(io, graph.NewVector(back...))
-	}
-	if given, taken := q.Packets(); given != 64000 || taken != 64000-64000/7 {
-		t.Errorf("gave %d, took %d", given, taken)
-	}
-	q.Close(io.Cache)
-}
-
-func TestRecyclerAllocatesNothing(t *testing.T) {
-	io := testIO(t, 8192, 0)
-	q := recycler(t, 4096, false)
-	ms := make([]graph.Meta, graph.VectorMax)
-	v := graph.NewVector(ms...)
-	n := testing.AllocsPerRun(100, func() {
-		for i := range q.RxBurst(io, ms) {
-			*v.Meta(i) = ms[i]
-		}
-		q.TxBurst(io, v)
-	})
-	if n != 0 {
-		t.Errorf("%v allocations per burst, want 0", n)
-	}
-	q.Close(io.Cache)
-}
-
-func TestRecyclerRefusesWhatItCannotHandOut(t *testing.T) {
-	for name, cfg := range map[string]RecyclerConfig{
-		"no packets":         {Frames: 64},
-		"an odd ring":        {Frames: 63, Packets: [][]byte{{1}}},
-		"an empty packet":    {Frames: 64, Packets: [][]byte{{}}},
-		"too large a packet": {Frames: 64, Packets: [][]byte{make([]byte, chunkRoom+1)}},
-	} {
-		if _, err := NewRecycler(cfg); err == nil {
-			t.Errorf("%s: taken", name)
-		}
-	}
-}
-
-func BenchmarkRecycler(b *testing.B) {
-	for _, frames := range []int{512, 1 << 14} {
-		b.Run(fmt.Sprint("frames=", frames), func(b *testing.B) {
-			io := testIO(b, 1<<15, 0)
-			q := recycler(b, frames, false)
-			v := graph.NewVector(make([]graph.Meta, graph.VectorMax)...)
-			ms := make([]graph.Meta, graph.VectorMax)
-			b.ReportAllocs()
-			for b.Loop() {
-				for i := range q.RxBurst(io, ms) {
-					v.Meta(i).Buf, v.Meta(i).Bufs = ms[i].Buf, 1
-				}
-				q.TxBurst(io, v)
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(ms)), "ns/pkt")
-			q.Close(io.Cache)
-		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/port/tundev"
 	"margay.dev/margay/fastpath/umem"
 )
 
@@ -76,22 +77,22 @@ func OpenTUN(cfg TUNConfig) (*TUN, error) {
 // open attaches every queue; it runs in the device's namespace.
 func (t *TUN) open(cfg TUNConfig) error {
 	for range cfg.Queues {
-		fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(tundev.Path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return fmt.Errorf("open %s (load the tun module, or make the node: c 10 200): %w", tunPath, err)
+			return fmt.Errorf("open %s (load the tun module, or make the node: c 10 200): %w", tundev.Path, err)
 		}
 		t.queues = append(t.queues, newTunQueue(fd))
-		if err := attach(fd, cfg.Name); err != nil {
+		if err := tundev.Attach(fd, cfg.Name); err != nil {
 			return fmt.Errorf("attach queue: %w%s", err, attachAdvice(err))
 		}
-		if err := setHeader(fd); err != nil {
+		if err := tundev.SetHeader(fd, vnetSize); err != nil {
 			return err
 		}
 	}
 	if err := t.setOffloads(); err != nil {
 		return err
 	}
-	if err := setDeviceMTU(cfg.Name, cfg.MTU); err != nil {
+	if err := tundev.SetMTU(cfg.Name, cfg.MTU); err != nil {
 		return fmt.Errorf("set MTU to %d: %w", cfg.MTU, err)
 	}
 	return t.keep(cfg)
@@ -112,7 +113,7 @@ func attachAdvice(err error) string {
 // setOffloads asks for all that we can take, and for less where the kernel is
 // older. Offloads are of the device, not of a queue.
 func (t *TUN) setOffloads() error {
-	const base, tso, uso = tunCsum, tunTSO4 | tunTSO6 | tunTSOECN, tunUSO4 | tunUSO6
+	const base, tso, uso = tundev.Csum, tundev.TSO, tundev.USO
 	fd := t.queues[0].fd
 	err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, base|tso|uso)
 	if err == nil {

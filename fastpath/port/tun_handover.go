@@ -1,15 +1,10 @@
 package port
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
-
+	"margay.dev/margay/fastpath/port/tundev"
 	"margay.dev/margay/fastpath/umem"
-	"margay.dev/margay/fastpath/xsk"
 )
 
 // A port goes to another process in two steps, while its device stays as it is.
@@ -37,14 +32,14 @@ func (t *TUN) Handover() (TUNState, []int) {
 
 // AdoptTUN takes up the queues of a TUN port of another process; the device and
 // its offloads stay as they are. The error of a device that has been deleted is
-// xsk.ErrGone.
+// tundev.ErrGone.
 func AdoptTUN(st TUNState, fds []int) (*TUN, error) {
 	err := TUNConfig{Name: st.Name, Queues: len(fds), MTU: st.MTU}.validate()
 	t := &TUN{name: st.Name, fallbacks: st.Fallbacks}
 	t.mtu.Store(int32(st.MTU))
 	for i, fd := range fds {
 		if err == nil {
-			err = checkQueue(fd, st.Name)
+			err = tundev.Check(fd, st.Name, vnetSize)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("adopt queue %d of TUN %s: descriptor %d: %w", i, st.Name, fd, err)
@@ -55,35 +50,6 @@ func AdoptTUN(st TUNState, fds []int) (*TUN, error) {
 		return nil, fmt.Errorf("adopt TUN: %w", err)
 	}
 	return t, nil
-}
-
-// checkQueue says why fd is not a queue, as OpenTUN makes it, of the device
-// called name.
-func checkQueue(fd int, name string) error {
-	const want, mask = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE, unix.IFF_TAP | unix.IFF_DETACH_QUEUE
-	var r ifreq
-	if err := ioctlPointer(fd, unix.TUNGETIFF, unsafe.Pointer(&r)); errors.Is(err, unix.EBADFD) {
-		return xsk.ErrGone
-	} else if err != nil {
-		return fmt.Errorf("it is no queue, or its device is gone: %w", err)
-	}
-	if got, _, _ := bytes.Cut(r.name[:], []byte{0}); string(got) != name {
-		return fmt.Errorf("it is a queue of %s", got)
-	}
-	if flags := *(*uint16)(unsafe.Pointer(&r.data)); flags&(want|mask) != want {
-		return fmt.Errorf("it is of another kind (%#x), want a queue of a multi-queue TUN device with vnet headers (%#x)", flags, want)
-	}
-	var size, little int32
-	if err := errors.Join(ioctlPointer(fd, unix.TUNGETVNETHDRSZ, unsafe.Pointer(&size)), ioctlPointer(fd, unix.TUNGETVNETLE, unsafe.Pointer(&little))); err != nil {
-		return fmt.Errorf("look at its vnet header: %w", err)
-	}
-	if size != vnetSize || little != 1 {
-		return fmt.Errorf("its vnet header has %d bytes (little endian: %d), want %d in little endian", size, little, vnetSize)
-	}
-	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
-		return errors.New("it blocks its reader")
-	}
-	return nil
 }
 
 // Settle gives the buffers that the queues keep ready to c, so that the port

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/port/tundev"
 	"margay.dev/margay/fastpath/umem"
 )
 
@@ -29,7 +30,7 @@ type tunQueue struct {
 	refused int
 	// gro coalesces what is transmitted within a burst.
 	gro    groTable
-	pieces [maxPiece]piece
+	pieces [maxPiece]tundev.Piece
 	before [maxHead]byte // headers of a train's first packet, as they came
 
 	trains, segments, badSums, vanished atomic.Uint64
@@ -56,7 +57,7 @@ func (q *tunQueue) RxBurst(io *graph.IO, ms []graph.Meta) int {
 		}
 		at := io.Arena.Start(q.spare) + umem.Headroom
 		b := io.Mem[at-vnetSize : at-umem.Headroom+umem.SuperSize]
-		n, errno := readPacket(q.fd, b)
+		n, errno := tundev.Read(q.fd, b)
 		if errno != 0 {
 			q.readFault(errno)
 			return got
@@ -211,10 +212,10 @@ func (q *tunQueue) write(io *graph.IO, m *graph.Meta) {
 	}
 	var errno unix.Errno
 	if m.Bufs == 1 {
-		errno = writePacket(q.fd, b)
+		errno = tundev.Write(q.fd, b)
 	} else {
-		q.pieces[0] = pieceOf(b)
-		errno = writePieces(q.fd, q.pieces[:1+q.rest(io, m, 1)])
+		q.pieces[0] = tundev.PieceOf(b)
+		errno = tundev.WritePieces(q.fd, q.pieces[:1+q.rest(io, m, 1)])
 	}
 	if errno != 0 {
 		q.refuse(m, q.refusal(errno))
@@ -233,7 +234,7 @@ func (q *tunQueue) rest(io *graph.IO, m *graph.Meta, at int) int {
 		b = io.Arena.Segment(b).Next
 		s := io.Arena.Segment(b)
 		off := io.Arena.Start(b) + uint32(s.Off)
-		q.pieces[at+i] = pieceOf(io.Mem[off : off+uint32(s.Len)])
+		q.pieces[at+i] = tundev.PieceOf(io.Mem[off : off+uint32(s.Len)])
 	}
 	return n
 }

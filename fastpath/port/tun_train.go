@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/port/tundev"
 	"margay.dev/margay/internal/pkt"
 )
 
@@ -27,18 +28,18 @@ func (q *tunQueue) flush(io *graph.IO, v *graph.Vector, t *train) {
 	headers := io.Mem[first.Off : first.Off+uint32(t.head)]
 	copy(q.before[:], headers)
 	b := q.lead(io, v, t, first)
-	q.pieces[0] = pieceOf(b)
+	q.pieces[0] = tundev.PieceOf(b)
 	at := 1 + q.rest(io, first, 1)
 	for k, i := 1, t.first; k < n; k++ {
 		i = q.gro.next[i]
 		m := v.Meta(int(i))
 		if int(m.Head) > t.head { // else the whole payload is in later buffers
-			q.pieces[at] = pieceOf(io.Mem[m.Off+uint32(t.head) : m.Off+m.Head])
+			q.pieces[at] = tundev.PieceOf(io.Mem[m.Off+uint32(t.head) : m.Off+m.Head])
 			at++
 		}
 		at += q.rest(io, m, at)
 	}
-	errno := writePieces(q.fd, q.pieces[:at])
+	errno := tundev.WritePieces(q.fd, q.pieces[:at])
 	var r graph.Reason
 	if errno != 0 {
 		r = q.refusal(errno)

@@ -221,13 +221,15 @@ func (p *Plane) Land(flight []byte) error {
 		if e.device == nil {
 			continue
 		}
+		var err error
 		switch t := e.device.Port.(type) {
 		case *port.TUN:
-			t.Land(f.TUN[name])
+			err = t.Land(f.TUN[name])
 		case *xskDevice:
-			if err := t.Land(f.XSK[name]); err != nil {
-				return fmt.Errorf("take up port %s: %w", name, err)
-			}
+			err = t.Land(f.XSK[name])
+		}
+		if err != nil {
+			return fmt.Errorf("take up port %s: %w", name, err)
 		}
 	}
 	p.paths.Import(f.Neighbours)

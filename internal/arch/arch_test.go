@@ -98,8 +98,8 @@ func TestUnsafeHomes(t *testing.T) {
 	tests := map[string]bool{
 		"fastpath/xsk/ring.go":           true,
 		"fastpath/xsk/umem/umem.go":      true,
-		"fastpath/port/tun.go":           true,
-		"fastpath/port/tun_linux.go":     true,
+		"fastpath/port/tun.go":           false,
+		"fastpath/port/tundev/tundev.go": true,
 		"fastpath/port/memory.go":        false,
 		"fastpath/port/deep/tun.go":      false,
 		"internal/mem/view.go":           true,

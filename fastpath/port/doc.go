@@ -16,6 +16,9 @@
 // wire segments (Meta.GSO, GSOSize, Segments). Its L4 checksum is partial: the
 // field holds the pseudo-header sum only, over the whole L4 length.
 //
+// TUN and XSK ports can pass to another process with their devices as they are:
+// Handover, Adopt, Flight, Land, Forsake.
+//
 // A queue belongs to one worker; nothing here may be called while another
 // goroutine is inside it, but for what says otherwise.
 package port

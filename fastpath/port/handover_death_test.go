@@ -56,7 +56,10 @@ func TestTheGiverGoesOnAfterADeadTaker(t *testing.T) {
 		if err := l.port.Land(told(t, left)); err != nil {
 			t.Fatalf("the giver cannot go on though nobody was there: %v", err)
 		}
-		bounce(t, q, l.io, 3, 10)
+		eventually(t, "packets received and not walked", func() bool {
+			bounce(t, q, l.io, 1, 1)
+			return len(l.port.Flight().Queues[0].Received) > 0
+		})
 		giver.account(t)
 		left = told(t, l.port.Flight())
 
@@ -80,6 +83,7 @@ func die(t *testing.T, taker *forwarder, left XSKFlight) {
 	if err := taker.xsk.Land(left); err != nil {
 		t.Fatal(err)
 	}
+	taker.account(t)
 	c := taker.arena.Cache(1)
 	bounce(t, taker.xsk.Queues()[0], graph.NewIO(taker.arena, c), 3, 50)
 	s := taker.xsk.Sockets()[0]

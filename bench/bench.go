@@ -34,7 +34,7 @@ const (
 // scenarios are all there are.
 func scenarios() []harness.Scenario {
 	return []harness.Scenario{
-		forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), idle.Scenario(), veth.Scenario(),
+		forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), idle.Scenario(), veth.Scenario(), veth.Scaling(),
 		outage.Restart(), outage.Reload(),
 	}
 }

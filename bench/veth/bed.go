@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime"
+	"slices"
 	"time"
 
 	"margay.dev/margay/bench/stage"
@@ -16,9 +16,10 @@ import (
 	"margay.dev/margay/internal/pkt"
 )
 
+// topology is filled in with the number of workers; every veth has as many queues.
 const topology = `
 pools: [10.80.0.0/16, "fd80::/48"]
-nodes: [{name: near}]
+nodes: [{name: near, workers: %d}]
 pods:
   - {name: a, node: near, port: xsk, addresses: [10.80.0.10, "fd80::10"]}
   - {name: b, node: near, port: xsk, addresses: [10.80.0.11, "fd80::11"]}
@@ -28,33 +29,38 @@ const (
 	node           = "near"
 	inside         = "eth0"       // of both pods
 	entry, exit    = "p-a", "p-b" // of the node
-	conversations  = 256          // in each load
+	conversations  = 256          // in each load, from each generator
+	frames         = 16384        // of the forwarder's memory, for each worker: what it has by default for one
 	readyTime      = 15 * time.Second
 	probes         = 64    // frames that ask whether anyone forwards
 	probeRate      = 100e3 // and how fast they go
-	settleTime     = 300 * time.Millisecond
+	checkTime      = 5 * time.Millisecond
+	checkPatience  = 5 * time.Second // on a busy machine anyone may have no CPU for a while
+	settleTime     = 500 * time.Millisecond
 	settleInterval = 2 * time.Millisecond
+	settled        = 20 // looks at which nothing new had arrived: who forwards may have no CPU for a while
 )
 
-// bed is the pair of veths with the Source and the Sink at its ends.
+// bed is the pair of veths with the Sources and the Sink at its ends. The frames
+// of each Source come in at a receive queue of their own.
 type bed struct {
+	place    placement
 	lab      *lab.Lab
-	ns       *hostnet.Namespace // the node's
-	in, out  hostnet.Link       // the node's ends
-	from, to hostnet.Link       // the pods'
-	sources  map[load]*xdpgen.Source
+	ns       *hostnet.Namespace        // the node's
+	in, out  hostnet.Link              // the node's ends
+	from, to hostnet.Link              // the pods'
+	sources  map[load][]*xdpgen.Source // by the receive queue that they feed
 	sink     *xdpgen.Sink
 
 	sent, arrived uint64 // of all offers
 }
 
 // raise makes the bed; nobody forwards on it yet.
-func raise(ctx context.Context, forwarder string, loads []load) (_ *bed, err error) {
-	if runtime.NumCPU() < 2 {
-		return nil, errors.New("this needs two CPUs: one for the generator, one for who forwards")
-	}
-	b := &bed{sources: map[load]*xdpgen.Source{}}
-	b.lab, err = stage.RaiseWith(ctx, "veth", topology, forwarder, map[string]any{"cpus": []int{forwarderCPU}})
+func raise(ctx context.Context, forwarder string, at placement, loads []load) (_ *bed, err error) {
+	b := &bed{place: at, sources: map[load][]*xdpgen.Source{}}
+	n := len(at.workers)
+	b.lab, err = stage.RaiseWith(ctx, fmt.Sprintf("veth%d", n), fmt.Sprintf(topology, n), forwarder,
+		map[string]any{"cpus": at.workers, "frames": n * frames})
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +92,12 @@ func (b *bed) equip(loads []load) error {
 		}
 	}
 	for _, l := range loads {
-		b.sources[l], err = xdpgen.NewSource(pods["a"], inside, generatorCPU, b.stream(l))
-		if err != nil {
-			return err
+		for _, cpu := range b.place.generators {
+			g, err := xdpgen.NewSource(pods["a"], inside, cpu, b.stream(l))
+			if err != nil {
+				return err
+			}
+			b.sources[l] = append(b.sources[l], g)
 		}
 	}
 	b.sink, err = xdpgen.NewSink(pods["b"], inside)
@@ -120,8 +129,10 @@ func addresses(ipv6 bool) (src, dst netip.Addr) {
 
 // close takes everything down; what it cannot, a later run clears.
 func (b *bed) close() {
-	for _, s := range b.sources {
-		_ = s.Close()
+	for _, all := range b.sources {
+		for _, s := range all {
+			_ = s.Close()
+		}
 	}
 	if b.sink != nil {
 		_ = b.sink.Close()
@@ -131,23 +142,42 @@ func (b *bed) close() {
 
 // trial is what became of one offer.
 type trial struct {
-	sent    xdpgen.Sent
+	sent    xdpgen.Sent   // by all, in the longest of their times
+	each    []xdpgen.Sent // by each Source
 	arrived xdpgen.Arrived
 }
 
 // lost is frames that did not arrive.
 func (t trial) lost() uint64 { return t.sent.Frames - min(t.sent.Frames, t.arrived.Frames) }
 
-// offer sends a load for a while and waits until all that arrives has arrived.
+// spread is an error unless every Source sent, and frames left by every queue.
+func (t trial) spread() error {
+	if q := slices.IndexFunc(t.each, func(s xdpgen.Sent) bool { return s.Frames == 0 }); q >= 0 {
+		return fmt.Errorf("the generator of queue %d had no time on its CPU", q)
+	}
+	if t.arrived.Frames == 0 {
+		return fmt.Errorf("none of %d frames arrived", t.sent.Frames)
+	}
+	if q := slices.Index(t.arrived.Queues, 0); q >= 0 {
+		return fmt.Errorf("frames came in by all queues, but none left by queue %d: %v", q, t.arrived.Queues)
+	}
+	return nil
+}
+
+// offer sends a load for a while, at rate frames a second by all Sources together,
+// and waits until all that arrives has arrived.
 func (b *bed) offer(ctx context.Context, l load, rate float64, d time.Duration) (t trial, err error) {
 	if err := b.sink.Reset(); err != nil {
 		return t, err
 	}
-	if t.sent, err = b.sources[l].Send(ctx, rate, d); err != nil {
+	if t.each, err = xdpgen.SendAll(ctx, b.sources[l], rate/float64(len(b.sources[l])), d); err != nil {
 		return t, err
 	}
+	for _, s := range t.each {
+		t.sent.Frames, t.sent.Took = t.sent.Frames+s.Frames, max(t.sent.Took, s.Took)
+	}
 	defer func() { b.sent, b.arrived = b.sent+t.sent.Frames, b.arrived+t.arrived.Frames }()
-	for end, still := time.Now().Add(settleTime), 0; still < 5 && time.Now().Before(end); still++ {
+	for end, still := time.Now().Add(settleTime), 0; still < settled && time.Now().Before(end); still++ {
 		then := t.arrived.Frames
 		if t.arrived, err = b.sink.Arrived(); err != nil || t.arrived.Frames >= t.sent.Frames {
 			return t, err
@@ -179,20 +209,32 @@ func (b *bed) ready(ctx context.Context, l load, ended <-chan struct{}) error {
 }
 
 // check looks at one frame of a load as it arrives: from the node's MAC address to
-// the pod's, whole, and as many hops left as it should have.
+// the pod's, whole, and as many hops left as it should have; and whether every queue
+// has its share, so that it is all workers that work.
 func (b *bed) check(ctx context.Context, l load, hops byte) error {
-	if err := b.sink.Catch(); err != nil {
-		return err
-	}
-	if _, err := b.offer(ctx, l, probeRate, probes*time.Second/probeRate); err != nil {
-		return err
+	for end := time.Now().Add(checkPatience); ; {
+		err := b.sink.Catch()
+		var t trial
+		if err == nil {
+			t, err = b.offer(ctx, l, probeRate, checkTime)
+		}
+		if err != nil {
+			return err
+		}
+		err = t.spread()
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) || ctx.Err() != nil {
+			return fmt.Errorf("check %v: %w", l, err)
+		}
 	}
 	head, size, err := b.sink.Caught()
 	if err != nil {
 		return err
 	}
 	if head == nil {
-		return fmt.Errorf("check a frame of %v: none arrived", l)
+		return fmt.Errorf("check a frame of %v: the sink counted some and caught none", l)
 	}
 	s := b.stream(l)
 	s.SrcMAC, s.DstMAC = b.out.MAC, b.to.MAC

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -44,7 +46,8 @@ func contestants(b *bed) []*contestant {
 	}
 }
 
-// ours starts the forwarder: one worker, its CPU given, all else by default.
+// ours starts the forwarder: workers, their CPUs and memory given, all else by
+// default.
 func (b *bed) ours(ctx context.Context) (running, error) {
 	if err := b.lab.StartForwarder(ctx, node); err != nil {
 		return running{}, err
@@ -90,18 +93,15 @@ const (
 	endTime        = 5 * time.Second // that it may take to end
 )
 
-// testpmd starts DPDK's, with one core that forwards and what its AF_XDP driver
-// has by default: 2048 descriptors, busy polling asked for, budget 64. It ends when
-// its input does, so also with this process.
+// testpmd starts DPDK's, with a core that forwards for each pair of queues and what
+// its AF_XDP driver has by default: 2048 descriptors, busy polling asked for, budget
+// 64. Its main core does nothing meanwhile. It ends when its input does, so also with
+// this process.
 func (b *bed) testpmd(ctx context.Context) (running, error) {
 	if _, err := exec.LookPath(testpmdProgram); err != nil {
 		return running{}, fmt.Errorf("%s is not installed: apt-get install --no-install-recommends dpdk-dev", testpmdProgram)
 	}
-	cmd := exec.CommandContext(ctx, testpmdProgram,
-		"-l", fmt.Sprintf("%d,%d", generatorCPU, forwarderCPU), "--main-lcore", fmt.Sprint(generatorCPU),
-		"--no-huge", "--no-shconf", "-m", "256", "--no-pci", "--no-telemetry",
-		"--vdev", "net_af_xdp0,iface="+entry, "--vdev", "net_af_xdp1,iface="+exit,
-		"--", "--nb-cores=1", "--forward-mode=mac", "--eth-peer=1,"+b.to.MAC.String(), "--total-num-mbufs=16384")
+	cmd := exec.CommandContext(ctx, testpmdProgram, b.testpmdArguments()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // as the lab starts ours: the scheduler groups by session
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -128,6 +128,28 @@ func (b *bed) testpmd(ctx context.Context) (running, error) {
 	return running{pid: cmd.Process.Pid, stop: stop, ended: ended}, nil
 }
 
+// testpmdArguments are its command line. Its cores are numbered apart from CPUs, 0
+// the main one. Its driver takes a veth for a device of one queue, so each pair of
+// queues is a pair of ports, which it forwards between, and those of one pair are
+// one core's.
+func (b *bed) testpmdArguments() []string {
+	cores := []string{fmt.Sprintf("0@%d", b.place.generators[0])}
+	var ports, peers []string
+	n := len(b.place.workers)
+	for q, cpu := range b.place.workers {
+		cores = append(cores, fmt.Sprintf("%d@%d", q+1, cpu))
+		for i, link := range []string{entry, exit} {
+			ports = append(ports, fmt.Sprintf("--vdev=net_af_xdp%d,iface=%s,start_queue=%d,queue_count=1", 2*q+i, link, q))
+		}
+		peers = append(peers, fmt.Sprintf("--eth-peer=%d,%v", 2*q+1, b.to.MAC))
+	}
+	args := append([]string{"--lcores=" + strings.Join(cores, ","), "--main-lcore=0", "--no-huge", "--no-shconf",
+		"-m", strconv.Itoa(256 * n), "--no-pci", "--no-telemetry"}, ports...)
+	args = append(args, "--", fmt.Sprintf("--nb-cores=%d", n), "--port-topology=paired",
+		"--forward-mode=mac", fmt.Sprintf("--total-num-mbufs=%d", n*frames))
+	return append(args, peers...)
+}
+
 func tail(b []byte) []byte { return b[max(0, len(b)-600):] }
 
 // clearXDP takes off programs that one left which was killed.
@@ -136,11 +158,20 @@ func (b *bed) clearXDP() error {
 	for _, name := range []string{entry, exit} {
 		l, err := linkOf(b.ns, name)
 		if err == nil && l.XDP.Mode != hostnet.XDPNone {
-			err = b.ns.Do(exec.Command("ip", "link", "set", "dev", name, "xdp", "off").Run)
+			err = b.detachXDP(name)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+func (b *bed) detachXDP(link string) error {
+	h, err := hostnet.NewHost(b.ns)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return h.DetachXDP(link)
 }
 
 // setting is a file of the node's namespace, as it is while the kernel forwards,
@@ -160,10 +191,44 @@ func settings() []setting {
 	}
 }
 
-const rps = "queues/rx-0/rps_cpus"
+// steer has the kernel spread what comes in over the workers' CPUs by conversation
+// (RPS), and send from each of them by a queue of its own (XPS), or no longer. By
+// receive queue it cannot be spread: veth notes none on frames that were redirected
+// to it, and the kernel takes them for the first queue's.
+func (b *bed) steer(on bool) error {
+	all := "0"
+	if on {
+		all = cpuMask(b.place.workers...)
+	}
+	errs := []error{b.ns.SetSysfs(entry, "queues/rx-0/rps_cpus", all)}
+	for q, cpu := range b.place.workers {
+		mask := "0"
+		if on {
+			mask = cpuMask(cpu)
+		}
+		if len(b.place.workers) > 1 { // one queue is no choice, and cannot be told
+			errs = append(errs, b.ns.SetSysfs(exit, fmt.Sprintf("queues/tx-%d/xps_cpus", q), mask))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cpuMask is a set of CPUs as sysfs takes it: words of 32 bits, the lowest last.
+func cpuMask(cpus ...int) string {
+	words := make([]uint32, slices.Max(cpus)/32+1)
+	for _, cpu := range cpus {
+		words[cpu/32] |= 1 << (cpu % 32)
+	}
+	slices.Reverse(words)
+	mask := fmt.Sprintf("%x", words[0])
+	for _, w := range words[1:] {
+		mask += fmt.Sprintf(",%08x", w)
+	}
+	return mask
+}
 
 // kernel has the node's kernel forward: GRO on at the entry, since a veth without
-// XDP polls only then, and RPS to the CPU of the forwarder.
+// XDP polls only then, and the CPUs of the workers for what comes after.
 func (b *bed) kernel(context.Context) (running, error) {
 	err := b.kernelOn()
 	if err != nil {
@@ -178,7 +243,7 @@ func (b *bed) kernelOn() error {
 			return err
 		}
 	}
-	if err := b.ns.SetSysfs(entry, rps, fmt.Sprintf("%x", 1<<forwarderCPU)); err != nil {
+	if err := b.steer(true); err != nil {
 		return err
 	}
 	h, err := hostnet.NewHost(b.ns)
@@ -217,7 +282,7 @@ func (b *bed) kernelOff() error {
 			h.DeleteRoute(hostnet.Route{Dst: netip.PrefixFrom(dst, dst.BitLen()), Link: b.out.Index}),
 			h.DeleteNeighbour(exit, dst))
 	}
-	errs = append(errs, h.SetOffload(entry, "gro", false), b.ns.SetSysfs(entry, rps, "0"))
+	errs = append(errs, h.SetOffload(entry, "gro", false), b.steer(false))
 	for _, s := range settings() {
 		errs = append(errs, b.ns.SetSysctl(s.key, s.off))
 	}

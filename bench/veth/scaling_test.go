@@ -1,12 +1,14 @@
 package veth
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,9 +43,18 @@ func TestEachQueueHasItsWorker(t *testing.T) {
 				if err := on.stop(); err != nil {
 					t.Error(err)
 				}
+				if got := steering(t, b); !slices.Equal(got, []string{"0", "0", "0"}) {
+					t.Errorf("after it the kernel still spreads: %v", got)
+				}
 			}()
+			if got := steering(t, b); on.pid == 0 && !slices.Equal(got, []string{"3", "2", "1"}) {
+				t.Errorf("what comes in goes to CPUs %s, queues send from CPUs %v", got[0], got[1:])
+			}
 			if err := b.ready(t.Context(), everyLoad()[0], on.ended); err != nil {
 				t.Fatal(err)
+			}
+			if on.drops != nil {
+				accountsAgree(t, b, on)
 			}
 			for _, l := range everyLoad() {
 				if err := b.check(t.Context(), l, c.hops); err != nil {
@@ -55,6 +66,20 @@ func TestEachQueueHasItsWorker(t *testing.T) {
 			}
 		})
 	}
+}
+
+// steering is what the kernel is told of the CPUs, as sysfs has it: those that take
+// what comes in, and those that send by either queue.
+func steering(t *testing.T, b *bed) (masks []string) {
+	t.Helper()
+	for _, at := range [][2]string{{entry, "queues/rx-0/rps_cpus"}, {exit, "queues/tx-0/xps_cpus"}, {exit, "queues/tx-1/xps_cpus"}} {
+		v, err := b.ns.Sysfs(at[0], at[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		masks = append(masks, cmp.Or(strings.TrimLeft(v, "0,"), "0")) // words as wide as the machine
+	}
+	return masks
 }
 
 // keepsToItsQueue sends by one Source alone, and reads, by ethtool, where it comes

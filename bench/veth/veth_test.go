@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"margay.dev/margay/bench/harness"
+	"margay.dev/margay/internal/hostnet"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 	"margay.dev/margay/internal/lab/xdpgen"
 )
@@ -171,6 +173,65 @@ func TestDeadPeerIsAnError(t *testing.T) {
 	if _, err := c.start(t.Context()); err == nil || !strings.Contains(err.Error(), "apt-get install") {
 		t.Errorf("a peer that is not installed: %v", err)
 	}
+}
+
+// One that is killed leaves the veths as they were, for the next.
+func TestKilledPeerLeavesNothing(t *testing.T) {
+	bin := forwarder(t)
+	if !installed(testpmdProgram) {
+		t.Skipf("needs %s, which leaves its XDP programs behind: apt-get install --no-install-recommends dpdk-dev", testpmdProgram)
+	}
+	l := everyLoad()[0]
+	b, err := raise(t.Context(), bin, alone, []load{l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	c := contestants(b)[1]
+	on, err := c.start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready := b.ready(t.Context(), l, on.ended)
+	if err := syscall.Kill(on.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	hostnettest.Eventually(t, "it is gone", func() bool {
+		select {
+		case <-on.ended:
+			return true
+		default:
+			return false
+		}
+	})
+	left := attached(t, b)
+	if err := on.stop(); err == nil || !strings.Contains(err.Error(), "signal: killed") {
+		t.Errorf("stopping one that was killed: %v", err)
+	}
+	if ready != nil {
+		t.Fatal(ready)
+	}
+	if left == 0 {
+		t.Skipf("this %s leaves no program behind when it is killed", testpmdProgram)
+	}
+	if n := attached(t, b); n != 0 {
+		t.Errorf("%d programs are still there", n)
+	}
+}
+
+// attached is how many of the node's ends have an XDP program.
+func attached(t *testing.T, b *bed) (n int) {
+	t.Helper()
+	for _, name := range []string{entry, exit} {
+		l, err := linkOf(b.ns, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.XDP.Mode != hostnet.XDPNone {
+			n++
+		}
+	}
+	return n
 }
 
 func TestEveryCaseIsReported(t *testing.T) {

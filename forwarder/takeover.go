@@ -47,6 +47,7 @@ func TakeOver(ctx context.Context, cfg config.Forwarder, log *slog.Logger) (*Dae
 		return nil, errors.Join(fmt.Errorf("take over: %w", err), ferr)
 	}
 	log.Info("taken over", "generation", d.plane.Generation(), "took", time.Since(d.started), "alone", t.Alone())
+	d.plane.Renew()
 	if err := d.fold(); err != nil {
 		log.Error("store the state that was handed over; it would be lost with this process", "error", err)
 	}
@@ -134,7 +135,9 @@ func (g *giver) Freeze(ctx context.Context) ([]byte, error) { return g.plane.Fre
 // Resume goes on after the other process failed.
 func (g *giver) Resume(touched bool, why error) {
 	g.takeBack(touched)
-	g.log.Error("hand-over failed; this forwarder goes on", "error", why, "recovered", touched)
+	if touched {
+		g.log.Warn("packets that were held are dropped, and those in the hands of the failed process are lost", "error", why)
+	}
 }
 
 // takeBack undoes Prepare, and Freeze if it was called.

@@ -18,7 +18,7 @@ import (
 // A dataplane is handed over to another process in these steps, all of them by
 // whoever gives (giver) but those in brackets:
 //
-//	Offer ─► Estate, descriptors ─► [Inherit] ─► Freeze ─► Flight ─► [Land, Begin] ─► Cede, Forsake
+//	Offer ─► Estate, descriptors ─► [Inherit] ─► Freeze ─► Flight ─► [Land, Begin, Renew] ─► Cede, Forsake
 //	  └─ Withdraw ◄─────────────────────────────────┴─ Unfreeze, Withdraw, when the other one failed
 //
 // From Offer on nothing is changed, but forwarding goes on; from Freeze on no

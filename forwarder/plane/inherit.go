@@ -239,10 +239,12 @@ func (p *Plane) Land(flight []byte) error {
 	return p.engine.Adopt(f.Engine)
 }
 
-// Begin lets the workers run: from here on the packets are ours. Then it puts
-// our own steering programs in the place of the giver's.
-func (p *Plane) Begin() {
-	p.engine.Start()
+// Begin lets the workers run: from here on the packets are ours.
+func (p *Plane) Begin() { p.engine.Start() }
+
+// Renew puts our own steering programs in the place of the giver's, of another
+// version perhaps, while frames pass.
+func (p *Plane) Renew() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, e := range p.ports {

@@ -35,7 +35,7 @@ const (
 func scenarios() []harness.Scenario {
 	return []harness.Scenario{
 		forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), idle.Scenario(), veth.Scenario(), veth.Scaling(),
-		outage.Restart(), outage.Reload(),
+		outage.Restart(), outage.Reload(), outage.Handover(),
 	}
 }
 

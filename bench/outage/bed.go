@@ -39,9 +39,10 @@ pods:
 
 // bed is two pairs of pods.
 type bed struct {
-	lab      *lab.Lab
-	routed   *stage.Routed
-	patience time.Duration // until traffic flows again
+	lab       *lab.Lab
+	routed    *stage.Routed
+	forwarder string        // the program
+	patience  time.Duration // until traffic flows again
 }
 
 func raise(ctx context.Context, forwarder string) (*bed, error) {
@@ -54,7 +55,7 @@ func raise(ctx context.Context, forwarder string) (*bed, error) {
 		_ = l.Down() // a later run clears what is left
 		return nil, fmt.Errorf("raise the control: %w", err)
 	}
-	return &bed{l, r, patience}, nil
+	return &bed{l, r, forwarder, patience}, nil
 }
 
 func (b *bed) close() {

@@ -211,7 +211,7 @@ func (b *bed) routes(t *testing.T) map[string]string {
 func TestOnlyWhatTheFilterLetsThroughIsRaised(t *testing.T) {
 	reported := 0
 	o := harness.Options{Log: io.Discard, Filter: "nobody", Out: func(harness.Result) error { reported++; return nil }}
-	for _, sc := range []harness.Scenario{Restart(), Reload()} {
+	for _, sc := range []harness.Scenario{Restart(), Reload(), Handover()} {
 		if err := harness.Run(t.Context(), o, sc); err == nil || reported != 0 {
 			t.Errorf("%s: %d results, %v", sc.Name, reported, err)
 		}
@@ -266,6 +266,55 @@ func TestDoubtsAreTold(t *testing.T) {
 	}
 }
 
+// taker writes a program that stands in for a forwarder that takes over: it ends
+// the one before, and starts with its state.
+func taker(t *testing.T, real string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "margay-forwarder")
+	script := `#!/bin/sh
+case "$*" in
+--help) echo "      --take-over   take over"; exit 0;;
+*--take-over*) old=$(cat "$2.pid"); kill "$old"; while kill -0 "$old" 2>/dev/null; do sleep 0.01; done;;
+esac
+echo $$ >"$2.pid"
+exec ` + real + ` "$1" "$2"
+`
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestHandoversAreMeasured(t *testing.T) {
+	got := results(t, taker(t, forwarder(t)), 2, handovers())
+	for metric, r := range got {
+		if r.Ours == nil || r.Runs != 2 {
+			t.Fatalf("%s: %+v", metric, r)
+		}
+	}
+	// The stand-in is no better than a restart.
+	p99, lost := got["take-over "+blockedP99], got["take-over "+packetsLost]
+	if *p99.Ours < 1 || p99.Budget == nil || *p99.Budget != 50 || *p99.Met != (*p99.Ours <= 50) || *lost.Ours < 2 {
+		t.Errorf("blocked for %v ms (budget %v), %v packets lost", *p99.Ours, p99.Budget, *lost.Ours)
+	}
+	if r := got["take-over "+resets]; *r.Ours != 0 || r.Met == nil || !*r.Met {
+		t.Errorf("resets: %+v", r)
+	}
+}
+
+func TestAForwarderThatCannotTakeOverIsTold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "margay-forwarder")
+	script := "#!/bin/sh\n[ \"$1\" = --help ] && exit 0\nexec " + forwarder(t) + " \"$@\"\n"
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for metric, r := range results(t, path, 2, handovers()) {
+		if r.Ours != nil || r.Met != nil || !strings.Contains(r.Why, "has no --take-over") {
+			t.Errorf("%s: %+v", metric, r)
+		}
+	}
+}
+
 // The client that a trial kills does hold the session, until then.
 func TestClientHoldsItsSession(t *testing.T) {
 	b, err := raise(t.Context(), forwarder(t))
@@ -315,10 +364,10 @@ func TestClientsOfNoLab(t *testing.T) {
 
 func TestTrialsAreThoseOfTheDesign(t *testing.T) {
 	var names []string
-	for _, tr := range append(restarts(), reloads()...) {
+	for _, tr := range slices.Concat(restarts(), reloads(), handovers()) {
 		names = append(names, tr.name)
 	}
-	want := []string{"client-killed", "forwarder-stopped", "forwarder-killed", "same-snapshot", "other-routes=10000", "routes-in-use"}
+	want := []string{"client-killed", "forwarder-stopped", "forwarder-killed", "same-snapshot", "other-routes=10000", "routes-in-use", "take-over"}
 	if !slices.Equal(names, want) {
 		t.Errorf("trials are %v", names)
 	}

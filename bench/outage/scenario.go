@@ -1,5 +1,6 @@
-// Package outage is the scenarios "restart" and "reload": what two pods lose while
-// something happens to the forwarder between them, again and again under load.
+// Package outage is the scenarios "restart", "reload" and "handover": what two
+// pods lose while something happens to the forwarder between them, again and
+// again under load.
 //
 //	pod a ── TUN ── margay-forwarder ── AF_XDP ── pod b      it happens to this one
 //	pod A ── veth ── kernel's router ── veth ── pod B        the control: to this one nothing happens

@@ -62,30 +62,6 @@ func (l *Lab) spawn(node string, flags ...string) (*process, error) {
 	return start(ns, l.Log(node), append([]string{l.options.Forwarder, "--config", file}, flags...)...)
 }
 
-// TakeOver starts a second forwarder of a node, which takes over from the one
-// that runs, and returns when that has ended. On an error the first one is left
-// running and the second is gone.
-func (l *Lab) TakeOver(ctx context.Context, node string) error {
-	before := l.process(node)
-	if !before.alive() {
-		return fmt.Errorf("the forwarder of node %s does not run", node)
-	}
-	p, err := l.spawn(node, "--take-over")
-	if err != nil {
-		return err
-	}
-	for before.alive() && p.alive() && ctx.Err() == nil {
-		time.Sleep(time.Millisecond)
-	}
-	if !p.alive() || before.alive() {
-		p.signal(9)
-		return errors.Join(fmt.Errorf("the forwarder of node %s was not taken over from\n\tits log: %s", node, tail(l.Log(node))), ctx.Err())
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.note(node, p)
-}
-
 // configure writes a node's configuration file.
 func (l *Lab) configure(node string) (path string, err error) {
 	n := l.Topology().Node(node)

@@ -31,10 +31,23 @@ func start(ns *hostnet.Namespace, log string, argv ...string) (*process, error) 
 	if err := ns.Do(cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(argv[0]), err)
 	}
-	go func() { _ = cmd.Wait() }() // ends with the process, and leaves no zombie of it
-	p := &process{PID: cmd.Process.Pid}
+	p := &process{PID: cmd.Process.Pid, ended: make(chan struct{})}
 	p.Started = startOf(p.PID)
+	go func() { // ends with the process, and leaves no zombie of it
+		defer close(p.ended)
+		p.err = cmd.Wait()
+	}()
 	return p, nil
+}
+
+// outcome waits for the end of a process, which is dead or about to be, and tells
+// how it ended; nil for status 0, and for one that an earlier run started.
+func (p *process) outcome() error {
+	if p.ended == nil {
+		return nil
+	}
+	<-p.ended
+	return p.err
 }
 
 // alive tells whether the process is still there and is the same.

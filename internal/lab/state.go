@@ -38,6 +38,9 @@ type record struct {
 type process struct {
 	PID     int    `json:"pid"`
 	Started string `json:"started"` // clock ticks since boot
+
+	ended chan struct{} // closed at its end; nil where an earlier run started it
+	err   error         // how it ended; read after that
 }
 
 // save writes the record whole or not at all.

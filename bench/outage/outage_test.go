@@ -218,6 +218,38 @@ func TestOnlyWhatTheFilterLetsThroughIsRaised(t *testing.T) {
 	}
 }
 
+// What is cut short is no failure, and what was measured before it stands.
+func TestARunThatIsCutShort(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	cut := trial{name: "cut", begin: func(context.Context, *bed) (func(context.Context, int) error, func(), error) {
+		return func(_ context.Context, i int) error {
+			if i == 1 {
+				cancel()
+				return errors.New("cut\nshort")
+			}
+			return nil
+		}, func() {}, nil
+	}}
+	fails := trial{name: "fails", begin: func(context.Context, *bed) (func(context.Context, int) error, func(), error) {
+		return nil, nil, errors.New("several\n\tlines")
+	}}
+	var got []harness.Result
+	o := harness.Options{Log: io.Discard, Forwarder: forwarder(t), Out: func(r harness.Result) error { got = append(got, r); return nil }}
+	short := harness.Scenario{Name: "outage", Run: func(ctx context.Context, s *harness.Session) error {
+		return run(ctx, s, 3, []trial{fails, cut})
+	}}
+	if err := harness.Run(ctx, o, short); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 10 || got[0].Why != "fails: several lines" || got[0].Ours != nil {
+		t.Fatalf("%d results, the first %+v", len(got), got[0])
+	}
+	if r := got[5]; r.Case != "cut" || r.Ours == nil || r.Runs != 1 || strings.Contains(r.Why, "cut") {
+		t.Errorf("a trial that was cut short: %+v", r)
+	}
+}
+
 func TestBlockedIsOfThePathThatLostMost(t *testing.T) {
 	tests := map[string]struct {
 		fates []load.Fate

@@ -18,9 +18,9 @@ package outage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"margay.dev/margay/bench/harness"
@@ -62,11 +62,12 @@ func run(ctx context.Context, s *harness.Session, events int, trials []trial) er
 	for i, t := range trials {
 		limited, cancel := context.WithTimeout(ctx, harness.Left(ctx, noLimit)/time.Duration(len(trials)-i))
 		got, err := b.try(limited, s, t, events)
+		over := limited.Err() != nil // then an event was cut short, and says nothing
 		cancel()
 		why := ""
 		switch {
-		case err != nil && !errors.Is(err, context.DeadlineExceeded):
-			why = fmt.Sprintf("%s: %v", t.name, err)
+		case err != nil && !over:
+			why = fmt.Sprintf("%s: %s", t.name, strings.Join(strings.Fields(err.Error()), " ")) // logs have lines
 			s.Say("%s", why)
 		case len(got.blocked) == 0:
 			why = "no time was left for this case: run it alone with --filter"

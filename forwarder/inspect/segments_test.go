@@ -11,6 +11,7 @@ import (
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/graph/graphtest"
 	"margay.dev/margay/fastpath/port"
+	"margay.dev/margay/fastpath/tap"
 	"margay.dev/margay/internal/pkt"
 )
 
@@ -157,6 +158,22 @@ func TestWhatIsNotCutAndWhereCuttingEnds(t *testing.T) {
 					t.Errorf("segments %v are kept, the end is %v; want %v and %v", numbers, end, tt.kept, tt.why)
 				}
 			})
+		}
+	}
+}
+
+// Only what agrees with its own offload header is completed.
+func TestWhatContradictsItsHeaderIsKeptAsItCame(t *testing.T) {
+	for _, ipv6 := range []bool{false, true} {
+		p := offered(ipv6, true, 300, 0)
+		for reason, mended := range map[graph.Reason]bool{graph.NoReason: true, graph.NoRoute: true, graph.RxOffload: false} {
+			m := p.Meta
+			m.Len, m.Reason = uint32(len(p.Bytes)), reason
+			c := &capturer{segmented: true, snap: mostSnap, count: 1, bytes: mostBytes, names: portNames{known: map[uint16]string{0: "a"}}}
+			c.take(&tap.Event{Kind: tap.Dropped, Port: graph.NoPort, Reason: reason, Meta: m}, p.Bytes)
+			if got := c.chunks[0].Packets[0]; correct(got.Data) != mended || bytes.Equal(got.Data, p.Bytes) == mended || got.InPort != "a" {
+				t.Errorf("IPv6 %v, dropped for %v: its checksum is right: %v", ipv6, reason, correct(got.Data))
+			}
 		}
 	}
 }

@@ -57,6 +57,9 @@ func (s *server) accept(ctx context.Context, talks *sync.WaitGroup) error {
 	}
 }
 
+// grace is how long one that has failed may take to go before the next is refused.
+const grace = 200 * time.Millisecond
+
 // meet serves one connection, and refuses it where another is being served.
 func (s *server) meet(ctx context.Context, c *net.UnixConn) {
 	defer c.Close()
@@ -70,7 +73,7 @@ func (s *server) meet(ctx context.Context, c *net.UnixConn) {
 	_ = t.SetWriteDeadline(time.Now().Add(s.lim.answer))
 	select {
 	case s.busy <- struct{}{}:
-	default:
+	case <-time.After(grace):
 		t.log.Warn("hand-over refused: another is under way")
 		_ = t.send(message{Kind: refusal, Busy: true, Text: ErrBusy.Error()}) // it may be gone
 		return

@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	device = "eth0"
 	// superSize holds the greatest packet of a TUN device, and its vnet header.
 	superSize = 1<<16 + 64
 
@@ -70,7 +69,7 @@ func openTUN() (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	r, err := unix.NewIfreq(device)
+	r, err := unix.NewIfreq(stage.Device)
 	if err == nil {
 		r.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 		err = errors.Join(unix.IoctlIfreq(fd, unix.TUNSETIFF, r), unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloads))

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"runtime"
 	"sync"
 	"time"
 
 	"margay.dev/margay/bench/harness"
+	"margay.dev/margay/bench/stage"
+	"margay.dev/margay/bench/tcp"
 )
 
 // Scaling is pods-scaling: the same pairs of pods by more and more workers.
@@ -40,15 +41,15 @@ func scalingCase(pairs, workers int) string {
 }
 
 func runScaling(ctx context.Context, s *harness.Session) error {
-	if _, err := exec.LookPath("iperf3"); err != nil {
-		return errors.New("iperf3 is not installed: apt-get install iperf3")
+	if err := tcp.Installed(); err != nil {
+		return err
 	}
 	pairs := pairsFor(runtime.NumCPU())
-	kernel, err := kernelPairs(pairs)
+	kernel, err := stage.KernelPairs(pairs)
 	if err != nil {
 		return fmt.Errorf("raise the kernel's paths: %w", err)
 	}
-	defer kernel[0].close()
+	defer kernel[0].Close()
 	rounds, seconds := 5, 3
 	if s.Quick {
 		rounds, seconds = 3, 1
@@ -58,7 +59,7 @@ func runScaling(ctx context.Context, s *harness.Session) error {
 		switch {
 		case !s.Wants(name):
 		case harness.Left(ctx, caseTime) < caseTime:
-			s.Report(harness.New(name, rateMetric(), nil, "kernel-veth", nil, 0, "no time was left for this case: run it alone with --filter"))
+			s.Report(harness.New(name, tcp.Rate(), nil, "kernel-veth", nil, 0, "no time was left for this case: run it alone with --filter"))
 		default:
 			if err := scale(ctx, s, name, kernel, workers, rounds, seconds); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
@@ -71,21 +72,17 @@ func runScaling(ctx context.Context, s *harness.Session) error {
 // caseTime is what raising a case and its first round may take.
 const caseTime = 8 * time.Second
 
-func rateMetric() harness.Metric {
-	return harness.Metric{Name: "gbit_per_s", Unit: "Gbit/s", More: true}
-}
-
 // scale lets ours, by so many workers, and the kernel take turns.
-func scale(ctx context.Context, s *harness.Session, name string, kernel []*path, workers, rounds, seconds int) error {
-	ours, err := oursPairs(ctx, s.Forwarder, len(kernel), workers)
+func scale(ctx context.Context, s *harness.Session, name string, kernel []*stage.Path, workers, rounds, seconds int) error {
+	ours, err := stage.OursPairs(ctx, "tcp", s.Forwarder, len(kernel), workers)
 	if err != nil {
 		return err
 	}
-	defer ours[0].close()
+	defer ours[0].Close()
 	windows := make([][]harness.Window, 2)
-	round := 2 * (time.Duration(seconds)*time.Second + setupTime)
+	round := 2 * (time.Duration(seconds)*time.Second + tcp.SetupTime)
 	for i := 0; i < rounds && (i == 0 || harness.Left(ctx, round) >= round); i++ {
-		for side, paths := range [][]*path{ours, kernel} {
+		for side, paths := range [][]*stage.Path{ours, kernel} {
 			rate, err := together(ctx, paths, seconds)
 			if err != nil {
 				return err
@@ -95,19 +92,19 @@ func scale(ctx context.Context, s *harness.Session, name string, kernel []*path,
 	}
 	turns := harness.Judge(windows, harness.Limits{Wait: 1, Slow: 1, Fewest: 1})
 	s.Say("%-28s %6.1f Gbit/s, the kernel %6.1f", name, turns.Sides[0].Median, turns.Sides[1].Median)
-	s.Report(harness.New(name, rateMetric(), turns.Sides[0], "kernel-veth", turns.Sides[1], 0, ""))
+	s.Report(harness.New(name, tcp.Rate(), turns.Sides[0], "kernel-veth", turns.Sides[1], 0, ""))
 	return nil
 }
 
 // together is what all paths carry at once, one stream each, in Gbit/s.
-func together(ctx context.Context, paths []*path, seconds int) (sum float64, err error) {
+func together(ctx context.Context, paths []*stage.Path, seconds int) (sum float64, err error) {
 	rates, errs := make([]float64, len(paths)), make([]error, len(paths))
 	var all sync.WaitGroup
 	for i, p := range paths {
 		all.Go(func() {
-			var got sample
-			got, errs[i] = p.measure(ctx, 1, seconds)
-			rates[i] = got.gbit
+			var got tcp.Sample
+			got, errs[i] = tcp.Measure(ctx, p, tcp.Case{Streams: 1}, seconds)
+			rates[i] = got.Gbit
 		})
 	}
 	all.Wait()

@@ -9,7 +9,7 @@ import (
 	"margay.dev/margay/internal/hostnet"
 )
 
-// Device is the link of an end of a Routed.
+// Device is the one link of an end of a path, apart from lo.
 const Device = "eth0"
 
 // Spaces are namespaces that go when they are closed, and with this process.
@@ -87,16 +87,26 @@ func Route(ends int) (_ *Routed, err error) {
 	}
 	defer node.Close()
 	for i, ns := range r.Ends {
-		name := fmt.Sprintf("pod%d", i)
-		if err := node.AddVeth(hostnet.VethConfig{Name: name, Peer: Device, PeerNS: ns}); err != nil {
-			return nil, err
-		}
-		near, far := routedAddrs(i, 1), routedAddrs(i, 2)
-		if err := errors.Join(Settle(router, name, near), Settle(ns, Device, far, near[0].Addr(), near[1].Addr())); err != nil {
+		if err := attach(node, i, ns); err != nil {
 			return nil, err
 		}
 	}
-	return r, errors.Join(router.SetSysctl("net.ipv4.ip_forward", "1"), router.SetSysctl("net.ipv6.conf.all.forwarding", "1"))
+	return r, forward(router)
+}
+
+// forward lets a namespace's kernel route.
+func forward(ns *hostnet.Namespace) error {
+	return errors.Join(ns.SetSysctl("net.ipv4.ip_forward", "1"), ns.SetSysctl("net.ipv6.conf.all.forwarding", "1"))
+}
+
+// attach gives a router's node a link to an end, and the end a default route by it.
+func attach(node *hostnet.Host, pair int, end *hostnet.Namespace) error {
+	name := fmt.Sprintf("pod%d", pair)
+	if err := node.AddVeth(hostnet.VethConfig{Name: name, Peer: Device, PeerNS: end}); err != nil {
+		return err
+	}
+	near, far := routedAddrs(pair, 1), routedAddrs(pair, 2)
+	return errors.Join(Settle(node.Namespace(), name, near), Settle(end, Device, far, near[0].Addr(), near[1].Addr()))
 }
 
 // routedAddrs are the addresses of a pair's two sides, 1 of the router.

@@ -1,4 +1,4 @@
-package pods
+package tcp
 
 import (
 	"bytes"
@@ -16,58 +16,71 @@ import (
 	"margay.dev/margay/internal/hostnet"
 )
 
-// sample is one run of iperf3 over a path.
-type sample struct {
-	gbit  float64 // Gbit/s that the server received
-	cpuGB float64 // CPU seconds of client, server and whatever is between, per GB
-	other float64 // share of the machine's CPU time that others took meanwhile
+// Installed is an error that says what to do where iperf3 is not.
+func Installed() error {
+	if _, err := exec.LookPath("iperf3"); err != nil {
+		return errors.New("iperf3 is not installed: apt-get install iperf3")
+	}
+	return nil
 }
 
-// measure runs iperf3 over p for some seconds.
-func (p *path) measure(ctx context.Context, streams, seconds int) (sample, error) {
+// Sample is one run of iperf3 over a path.
+type Sample struct {
+	Gbit  float64 // Gbit/s that the server received
+	CPUGB float64 // CPU seconds of client, server and whatever is between, per GB
+	Other float64 // share of the machine's CPU time that others took meanwhile
+}
+
+// Measure runs iperf3 over p for some seconds, as fast as it goes.
+func Measure(ctx context.Context, p *stage.Path, what Case, seconds int) (Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+15*time.Second)
 	defer cancel()
-	addr := p.addr.String()
-	server, err := start(ctx, p.server, "iperf3", "-s", "-1", "-J", "-B", addr)
+	server, err := serve(ctx, p, what.IPv6)
 	if err != nil {
-		return sample{}, err
+		return Sample{}, err
 	}
-	s, err := p.drive(ctx, addr, streams, seconds, server)
+	s, err := drive(ctx, p, what, seconds, server)
 	if err != nil {
 		cancel()
-		return sample{}, errors.Join(err, ignoreKilled(server.wait()))
+		return Sample{}, errors.Join(err, ignoreKilled(server.wait()))
 	}
 	return s, nil
 }
 
-func (p *path) drive(ctx context.Context, addr string, streams, seconds int, server *command) (sample, error) {
-	if err := p.listening(ctx); err != nil {
-		return sample{}, err
+// serve starts iperf3 at the server's end, for one run.
+func serve(ctx context.Context, p *stage.Path, ipv6 bool) (*command, error) {
+	return start(ctx, p.Server, "iperf3", "-s", "-1", "-J", "-B", p.Addr(ipv6).String())
+}
+
+func drive(ctx context.Context, p *stage.Path, what Case, seconds int, server *command) (Sample, error) {
+	if err := listening(ctx, p.Server); err != nil {
+		return Sample{}, err
 	}
-	before, err := p.read()
+	before, err := read(p)
 	if err != nil {
-		return sample{}, err
+		return Sample{}, err
 	}
-	client, err := start(ctx, p.client, "iperf3", "-c", addr, "-J", "-t", strconv.Itoa(seconds), "-P", strconv.Itoa(streams))
+	client, err := start(ctx, p.Client, "iperf3", "-c", p.Addr(what.IPv6).String(), "-J",
+		"-t", strconv.Itoa(seconds), "-P", strconv.Itoa(what.Streams))
 	if err != nil {
-		return sample{}, err
+		return Sample{}, err
 	}
 	if err := errors.Join(client.wait(), server.wait()); err != nil {
-		return sample{}, err
+		return Sample{}, err
 	}
-	after, err := p.read()
+	after, err := read(p)
 	if err != nil {
-		return sample{}, err
+		return Sample{}, err
 	}
 	bits, octets, err := received(client.out.Bytes())
 	if err != nil {
-		return sample{}, err
+		return Sample{}, err
 	}
 	took := client.cpu() + server.cpu() + after.between - before.between
-	return sample{
-		gbit:  bits / 1e9,
-		cpuGB: took.Seconds() / (octets / 1e9),
-		other: max(0, (after.busy-before.busy-took).Seconds()) / (after.at.Sub(before.at).Seconds() * float64(runtime.NumCPU())),
+	return Sample{
+		Gbit:  bits / 1e9,
+		CPUGB: took.Seconds() / (octets / 1e9),
+		Other: max(0, (after.busy-before.busy-took).Seconds()) / (after.at.Sub(before.at).Seconds() * float64(runtime.NumCPU())),
 	}, nil
 }
 
@@ -77,19 +90,19 @@ type reading struct {
 	busy, between time.Duration
 }
 
-func (p *path) read() (r reading, err error) {
+func read(p *stage.Path) (r reading, err error) {
 	r.at = time.Now()
-	if r.busy, err = stage.Busy(); err == nil && p.cpu != nil {
-		r.between, err = p.cpu()
+	if r.busy, err = stage.Busy(); err == nil && p.CPU != nil {
+		r.between, err = p.CPU()
 	}
 	return r, err
 }
 
-// listening waits until the server's socket is there.
-func (p *path) listening(ctx context.Context) error {
+// listening waits until the socket of iperf3's server is there.
+func listening(ctx context.Context, server *hostnet.Namespace) error {
 	for {
 		var out string
-		err := p.server.Do(func() error {
+		err := server.Do(func() error {
 			b, err := exec.CommandContext(ctx, "ss", "-Hltn", "sport = :5201").Output()
 			out = string(b)
 			return err

@@ -17,6 +17,7 @@ import (
 	"margay.dev/margay/bench/harness"
 	"margay.dev/margay/bench/idle"
 	"margay.dev/margay/bench/lookup"
+	"margay.dev/margay/bench/nodes"
 	"margay.dev/margay/bench/outage"
 	"margay.dev/margay/bench/pods"
 	"margay.dev/margay/bench/veth"
@@ -34,8 +35,8 @@ const (
 // scenarios are all there are.
 func scenarios() []harness.Scenario {
 	return []harness.Scenario{
-		forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), idle.Scenario(), veth.Scenario(), veth.Scaling(),
-		outage.Restart(), outage.Reload(), outage.Handover(),
+		forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), nodes.Scenario(), idle.Scenario(),
+		veth.Scenario(), veth.Scaling(), outage.Restart(), outage.Reload(), outage.Handover(),
 	}
 }
 

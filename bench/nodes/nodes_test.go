@@ -1,0 +1,85 @@
+package nodes
+
+import (
+	"io"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"margay.dev/margay/bench/harness"
+	"margay.dev/margay/bench/stage"
+	"margay.dev/margay/bench/tcp"
+	"margay.dev/margay/internal/hostnet/hostnettest"
+)
+
+// forwarder builds the real one.
+func forwarder(t *testing.T) string {
+	t.Helper()
+	hostnettest.NeedRoot(t)
+	if err := tcp.Installed(); err != nil {
+		t.Skip(err)
+	}
+	bin := filepath.Join(t.TempDir(), "margay-forwarder")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput(); err != nil {
+		t.Fatalf("build the forwarder: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// Each path carries TCP of both families, and gives back what it took.
+func TestEveryPathCarriesTCP(t *testing.T) {
+	for _, c := range contestants(forwarder(t)) {
+		t.Run(c.Name, func(t *testing.T) {
+			threads, files := hostnettest.Threads(t), hostnettest.Descriptors(t)
+			p, err := c.Raise(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, what := range []tcp.Case{{Streams: 1}, {IPv6: true, Streams: 8}} {
+				carries(t, p, what)
+			}
+			p.Close()
+			hostnettest.Eventually(t, "descriptors are given back", func() bool { return hostnettest.Descriptors(t) <= files+2 })
+			hostnettest.Eventually(t, "threads end", func() bool { return hostnettest.Threads(t) <= threads+runtime.NumCPU()+4 })
+		})
+	}
+}
+
+// carries measures a path, and has its device bear witness.
+func carries(t *testing.T, p *stage.Path, what tcp.Case) {
+	t.Helper()
+	before, err := p.Received()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := tcp.Measure(t.Context(), p, what, 1)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if got.Gbit <= 0 || got.CPUGB <= 0 || got.Other < 0 || got.Other > 1.1 {
+		t.Errorf("%v: %+v", what, got)
+	}
+	after, err := p.Received()
+	if octets := float64(after - before); err != nil || octets < got.Gbit*1e9/8 {
+		t.Errorf("%v: %.2f Gbit/s for a second, and the server's device has received %.0f octets, %v", what, got.Gbit, octets, err)
+	}
+}
+
+func TestShortRun(t *testing.T) {
+	var got []harness.Result
+	o := harness.Options{Quick: true, Filter: "nodes-tcp/tcp/streams=1", Log: io.Discard, Forwarder: forwarder(t)}
+	o.Out = func(r harness.Result) error { got = append(got, r); return nil }
+	if err := harness.Run(t.Context(), o, Scenario()); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 4 { // two peers, rate and cost
+		t.Fatalf("%d results, want 4", len(got))
+	}
+	for _, r := range got {
+		if r.Ours == nil || *r.Ours <= 0 || r.PeerValue == nil || *r.PeerValue <= 0 || r.Ratio == nil {
+			t.Errorf("%s of %s against %s: %+v", r.Metric, r.Case, r.Peer, r)
+		}
+	}
+}

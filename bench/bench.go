@@ -16,6 +16,7 @@ import (
 	"margay.dev/margay/bench/forward"
 	"margay.dev/margay/bench/harness"
 	"margay.dev/margay/bench/idle"
+	"margay.dev/margay/bench/latency"
 	"margay.dev/margay/bench/lookup"
 	"margay.dev/margay/bench/nodes"
 	"margay.dev/margay/bench/outage"
@@ -35,7 +36,7 @@ const (
 // scenarios are all there are.
 func scenarios() []harness.Scenario {
 	return []harness.Scenario{
-		forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), nodes.Scenario(), idle.Scenario(),
+		forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), nodes.Scenario(), latency.Scenario(), idle.Scenario(),
 		veth.Scenario(), veth.Scaling(), outage.Restart(), outage.Reload(), outage.Handover(),
 	}
 }

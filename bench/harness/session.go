@@ -90,6 +90,12 @@ func (s *Session) Wants(caseName string) bool {
 	return strings.Contains(s.scenario+"/"+caseName, s.Filter)
 }
 
+// WantsMore is Wants for a case that a quick run leaves out, unless there is a
+// filter, which asks for it.
+func (s *Session) WantsMore(caseName string) bool {
+	return s.Wants(caseName) && !(s.Quick && s.Filter == "")
+}
+
 // Left is the time that ctx leaves, at most otherwise.
 func Left(ctx context.Context, otherwise time.Duration) time.Duration {
 	end, ok := ctx.Deadline()

@@ -15,7 +15,8 @@ const Device = "eth0"
 // Spaces are namespaces that go when they are closed, and with this process.
 type Spaces []*hostnet.Namespace
 
-// Make adds n namespaces.
+// Make adds n namespaces. Their kernels have no doubts about addresses: while one
+// of a link is tentative, nobody is asked for behind it.
 func (s *Spaces) Make(n int) error {
 	for i := range n {
 		name := fmt.Sprintf("margay-bench-%d-%d", os.Getpid(), i)
@@ -24,7 +25,11 @@ func (s *Spaces) Make(n int) error {
 			return err
 		}
 		*s = append(*s, ns)
-		if err := hostnet.DeleteNamespace(name); err != nil { // the open file keeps it
+		err = errors.Join(
+			hostnet.DeleteNamespace(name), // the open file keeps it
+			ns.SetSysctl("net.ipv6.conf.all.accept_dad", "0"),
+			ns.SetSysctl("net.ipv6.conf.default.accept_dad", "0"))
+		if err != nil {
 			return err
 		}
 	}

@@ -22,7 +22,8 @@ import (
 const dir = "/run/margay-bench"
 
 // Raise raises a lab of a topology (a file's text, its name left out) for this
-// process, under the forwarder program given. Labs of runs that were killed are
+// process, under the forwarder program given. Of its name, at most six letters are
+// the caller's. Labs of runs that were killed are
 // taken down first.
 func Raise(ctx context.Context, name, topology, forwarder string) (*lab.Lab, error) {
 	return RaiseWith(ctx, name, topology, forwarder, nil)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,12 @@ func Busy() (time.Duration, error) {
 }
 
 func busy(stat []byte) (time.Duration, error) { return machineTime(stat, 1, 2, 3, 8) }
+
+// Others is the share of the machine that others took in a while, of whose CPU
+// time (Busy) that of one's own is known.
+func Others(busy, own, while time.Duration) float64 {
+	return max(0, busy-own).Seconds() / (while.Seconds() * float64(runtime.NumCPU()))
+}
 
 // Programs is the CPU time that all programs of the machine have taken for
 // themselves, and the hypervisor from it; what the kernel did for them is left out.

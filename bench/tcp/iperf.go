@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -80,7 +79,7 @@ func drive(ctx context.Context, p *stage.Path, what Case, seconds int, server *c
 	return Sample{
 		Gbit:  bits / 1e9,
 		CPUGB: took.Seconds() / (octets / 1e9),
-		Other: max(0, (after.busy-before.busy-took).Seconds()) / (after.at.Sub(before.at).Seconds() * float64(runtime.NumCPU())),
+		Other: stage.Others(after.busy-before.busy, took, after.at.Sub(before.at)),
 	}, nil
 }
 

@@ -65,6 +65,44 @@ func TestDeadServerIsAnError(t *testing.T) {
 	}
 }
 
+// A paced stream keeps to its rate, flows until it is stopped, and an end before
+// that is told.
+func TestPacedStreamsKeepToTheirRate(t *testing.T) {
+	p := kernelPath(t)
+	const rate = 200e6
+	for _, ipv6 := range []bool{false, true} {
+		b, err := Pace(t.Context(), p, ipv6, rate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := p.Received()
+		start := time.Now()
+		time.Sleep(500 * time.Millisecond)
+		after, err2 := p.Received()
+		got := float64(after-before) * 8 / time.Since(start).Seconds()
+		if err := errors.Join(err, err2); err != nil || got < rate/20 || got > 1.2*rate {
+			t.Errorf("IPv6 %v: %.0f bit/s arrive, want %.0f: %v", ipv6, got, rate, err)
+		}
+		if took, err := b.CPU(); err != nil || took <= 0 {
+			t.Errorf("IPv6 %v: it took %v of CPU, %v", ipv6, took, err)
+		}
+		if err := b.Stop(); err != nil {
+			t.Errorf("IPv6 %v: %v", ipv6, err)
+		}
+	}
+	b, err := Pace(t.Context(), p, false, rate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.client.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-b.ended
+	if err := b.Stop(); err == nil || !strings.Contains(err.Error(), "ended by itself") {
+		t.Errorf("a stream that was killed: %v", err)
+	}
+}
+
 func TestQuickRunsHaveIPv6WhereItIsAskedFor(t *testing.T) {
 	tests := map[string]struct {
 		quick  bool

@@ -45,7 +45,7 @@ func Scenario() harness.Scenario {
 	return harness.Scenario{
 		Name:  "latency",
 		About: "round trips of 64 B between two pods of a node (TUN), idle and under load, against the kernel's routed veth",
-		Run:   run,
+		Run:   func(ctx context.Context, s *harness.Session) error { return run(ctx, s, planOf(s)) },
 	}
 }
 
@@ -111,8 +111,8 @@ type contest struct {
 	why   map[bool]error   // there is no load
 }
 
-func run(ctx context.Context, s *harness.Session) error {
-	c := &contest{Session: s, plan: planOf(s), loads: map[bool]float64{}, why: map[bool]error{}}
+func run(ctx context.Context, s *harness.Session, p plan) error {
+	c := &contest{Session: s, plan: p, loads: map[bool]float64{}, why: map[bool]error{}}
 	if len(c.kinds) == 0 {
 		return nil
 	}

@@ -1,13 +1,11 @@
 package nodes
 
 import (
-	"io"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
 
-	"margay.dev/margay/bench/harness"
 	"margay.dev/margay/bench/stage"
 	"margay.dev/margay/bench/tcp"
 	"margay.dev/margay/internal/hostnet/hostnettest"
@@ -64,22 +62,5 @@ func carries(t *testing.T, p *stage.Path, what tcp.Case) {
 	after, err := p.Received()
 	if octets := float64(after - before); err != nil || octets < got.Gbit*1e9/8 {
 		t.Errorf("%v: %.2f Gbit/s for a second, and the server's device has received %.0f octets, %v", what, got.Gbit, octets, err)
-	}
-}
-
-func TestShortRun(t *testing.T) {
-	var got []harness.Result
-	o := harness.Options{Quick: true, Filter: "nodes-tcp/tcp/streams=1", Log: io.Discard, Forwarder: forwarder(t)}
-	o.Out = func(r harness.Result) error { got = append(got, r); return nil }
-	if err := harness.Run(t.Context(), o, Scenario()); err != nil {
-		t.Fatal(err)
-	}
-	if len(got) != 4 { // two peers, rate and cost
-		t.Fatalf("%d results, want 4", len(got))
-	}
-	for _, r := range got {
-		if r.Ours == nil || *r.Ours <= 0 || r.PeerValue == nil || *r.PeerValue <= 0 || r.Ratio == nil {
-			t.Errorf("%s of %s against %s: %+v", r.Metric, r.Case, r.Peer, r)
-		}
 	}
 }

@@ -3,6 +3,7 @@ package stage
 import (
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,23 @@ func TestBusyLeavesOutIdleAndInterrupts(t *testing.T) {
 	}
 	if got, err := Busy(); err != nil || got <= 0 {
 		t.Errorf("this machine was busy for %v, %v", got, err)
+	}
+}
+
+func TestOthersAreWhoIsLeft(t *testing.T) {
+	cpus := time.Duration(runtime.NumCPU())
+	for name, tt := range map[string]struct {
+		busy, own time.Duration
+		want      float64
+	}{
+		"half of the machine":    {cpus * time.Second, cpus * time.Second / 2, 0.5},
+		"nobody":                 {time.Second, time.Second, 0},
+		"ticks are coarse":       {time.Second, time.Second + 5*time.Millisecond, 0},
+		"all of it, by somebody": {cpus * time.Second, 0, 1},
+	} {
+		if got := Others(tt.busy, tt.own, time.Second); got < tt.want-1e-9 || got > tt.want+1e-9 {
+			t.Errorf("%s: others took %v, want %v", name, got, tt.want)
+		}
 	}
 }
 

@@ -77,7 +77,10 @@ type contestant struct {
 // Contest runs what a session wants by one and by eight streams, IPv4 and IPv6,
 // and reports the first contestant, ours, against each of the others.
 func Contest(ctx context.Context, s *harness.Session, contestants ...Contestant) error {
-	p := planOf(s)
+	return contest(ctx, s, planOf(s), contestants)
+}
+
+func contest(ctx context.Context, s *harness.Session, p plan, contestants []Contestant) error {
 	if len(p.cases) == 0 {
 		return nil
 	}

@@ -33,12 +33,13 @@ func kernelPath(t *testing.T) *stage.Path {
 func TestEveryCaseIsReported(t *testing.T) {
 	p := kernelPath(t)
 	var got []harness.Result
-	o := harness.Options{Quick: true, Limit: 8 * time.Second, Filter: "/ipv6/streams=1", Log: io.Discard}
+	o := harness.Options{Limit: time.Minute, Log: io.Discard}
 	o.Out = func(r harness.Result) error { got = append(got, r); return nil }
 	peer := func(context.Context) (*stage.Path, error) { return p, nil }
 	ours := func(context.Context) (*stage.Path, error) { return nil, errors.New("no such device") }
 	err := harness.Run(t.Context(), o, harness.Scenario{Name: "s", Run: func(ctx context.Context, s *harness.Session) error {
-		return Contest(ctx, s, Contestant{Name: "ours", Raise: ours}, Contestant{Name: "peer", Raise: peer, Least: 0.5})
+		one := plan{cases: []Case{{IPv6: true, Streams: 1}}, seconds: 1, rounds: 1} // no clock ends it
+		return contest(ctx, s, one, []Contestant{{Name: "ours", Raise: ours}, {Name: "peer", Raise: peer, Least: 0.5}})
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -164,6 +164,11 @@ func TestALabFromUpToDown(t *testing.T) {
 		t.Errorf("without a forwarder status says:\n%s", out)
 	}
 	l.ok("start", "w")
+	before := l.ok("status")
+	l.ok("upgrade", "w")
+	if after := l.ok("status"); after == before || strings.Contains(after, "stopped") {
+		t.Errorf("after an upgrade status says:\n%s\nand before:\n%s", after, before)
+	}
 	l.ok("ping", "a", "b")
 	l.ok("down")
 	if rest := left(t, name); len(rest) != 0 {

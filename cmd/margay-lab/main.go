@@ -86,7 +86,7 @@ func (p *program) root() *cobra.Command {
 	flags.StringVar(&p.name, "lab", os.Getenv("MARGAY_LAB"), "lab meant, where several are up (or MARGAY_LAB)")
 	flags.StringVarP(&p.output, "output", "o", "table", "how to print: table, json or yaml")
 	root.AddCommand(p.upCommand(), p.downCommand(), p.statusCommand(), p.execCommand(), p.pingCommand(), p.perfCommand(),
-		p.impairCommand(), p.stopCommand(), p.startCommand(), p.topologyCommand(), p.demoCommand(), pumpCommand())
+		p.impairCommand(), p.stopCommand(), p.startCommand(), p.upgradeCommand(), p.topologyCommand(), p.demoCommand(), pumpCommand())
 	return root
 }
 

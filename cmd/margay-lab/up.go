@@ -151,6 +151,21 @@ func (p *program) startCommand() *cobra.Command {
 	return c
 }
 
+func (p *program) upgradeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "upgrade NODE",
+		Short: "Have a new forwarder take over from a node's, under whatever traffic there is",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return p.with(func(l *lab.Lab) error {
+				ctx, cancel := contextWithin(c.Context(), raiseTime, "the new forwarder did not take over")
+				defer cancel()
+				return l.TakeOver(ctx, args[0])
+			})
+		},
+	}
+}
+
 func (p *program) topologyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "topology",

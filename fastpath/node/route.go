@@ -39,17 +39,59 @@ type route struct {
 	batch fib.Batch
 }
 
+// source is a source address and the port that it came by.
+type source struct {
+	ipv6      bool
+	port      uint16
+	high, low uint64
+}
+
+// sourceOf is m's.
+//
+//fastpath:hot
+func sourceOf(mem []byte, m *graph.Meta) source {
+	l3 := int(m.Off + uint32(m.L3))
+	if m.Flags&graph.IPv6 == 0 {
+		h := (*[4]byte)(mem[l3+12 : l3+16])
+		return source{port: m.InPort, low: uint64(binary.BigEndian.Uint32(h[:]))}
+	}
+	h := (*[16]byte)(mem[l3+8 : l3+24])
+	return source{true, m.InPort, binary.BigEndian.Uint64(h[:8]), binary.BigEndian.Uint64(h[8:])}
+}
+
 // Process looks all destinations up, then decides for each packet.
 //
 //fastpath:hot
 func (n *route) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	view, st, metas, idx := n.FIB.View(), n.state.Load(), v.Metas(), v.Index()
 	n.lookUp(view, w.Mem, metas, idx)
+	proven := 0 // packets before it are from a source that passed judge
 	for i := 0; i < len(idx); i++ {
-		if i += n.forward(view, st, metas, idx[i:], next[i:], uint8(i)); i < len(idx) {
-			next[i] = judge(&view, st, w.Mem, &metas[idx[i]&graph.SlotMask], n.batch.NextHop(uint8(i)))
+		i += n.forward(view, st, metas, idx[i:], next[i:], uint8(i), graph.NoPort)
+		if i < proven {
+			i += n.forward(view, st, metas, idx[i:proven], next[i:], uint8(i), metas[idx[i]&graph.SlotMask].InPort)
+		}
+		if i == len(idx) {
+			return
+		}
+		next[i] = judge(&view, st, w.Mem, &metas[idx[i]&graph.SlotMask], n.batch.NextHop(uint8(i)))
+		if next[i] == routeRewrite && i >= proven {
+			proven = i + ofOneSource(w.Mem, metas, idx[i:])
 		}
 	}
+}
+
+// ofOneSource is how many packets from the front of idx have the source of the first.
+//
+//fastpath:hot
+func ofOneSource(mem []byte, metas *graph.Slots, idx []uint16) int {
+	first := sourceOf(mem, &metas[idx[0]&graph.SlotMask])
+	for i, slot := range idx[1:] {
+		if sourceOf(mem, &metas[slot&graph.SlotMask]) != first {
+			return 1 + i
+		}
+	}
+	return len(idx)
 }
 
 // lookUp finds the next hops of a vector, family by family in runs.
@@ -110,16 +152,16 @@ func (n *route) begin6(view fib.View, mem []byte, metas *graph.Slots, idx []uint
 }
 
 // forward sends packets from the front of idx by their next hops, as long as that
-// is all there is to say: their port asks for no checks, the next hop is one
-// neighbour with a known address, and the packet may go there as it is. It returns
-// how many; the next one is for judge. place is that of the first in the batch. It
-// calls nothing, so that all it needs stays in registers.
+// is all there is to say: their port is in, or one that asks for no checks, the next
+// hop is one neighbour with a known address, and the packet may go there as it is.
+// It returns how many; the next one is for judge. place is that of the first in the
+// batch. It calls nothing, so that all it needs stays in registers.
 //
 //fastpath:hot
-func (n *route) forward(view fib.View, st *State, metas *graph.Slots, idx []uint16, next []graph.Edge, place uint8) int {
+func (n *route) forward(view fib.View, st *State, metas *graph.Slots, idx []uint16, next []graph.Edge, place uint8, in uint16) int {
 	next = next[:len(idx)]
 	// Packets of a vector often share ports and next hops: what was asked is not asked again.
-	in, last := graph.NoPort, fib.NoRoute
+	last := fib.NoRoute
 	var id fib.AdjacencyID
 	var out uint16
 	var limit uint32

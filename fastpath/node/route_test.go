@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"margay.dev/margay/fastpath/graph"
@@ -59,6 +60,32 @@ func TestPolicyOfPorts(t *testing.T) {
 				}
 			})
 		}
+	})
+}
+
+// What was proven of one source says nothing of another, nor of the same by
+// another port.
+func TestLiarsAmongOthers(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		l := gt.Standard(t, 1)
+		pod, veth := gt.Addr(ipv6, gt.NetPods, gt.PodHost), gt.Addr(ipv6, gt.NetPods, gt.VethHost)
+		to := gt.Addr(ipv6, gt.NetRemote, 9)
+		other := gt.Framed(gt.Pod, gt.UDP(gt.Addr(!ipv6, gt.NetPods, gt.PodHost), gt.Addr(!ipv6, gt.NetRemote, 9), 30))
+		for _, from := range []struct {
+			port      uint16
+			own, lent netip.Addr
+		}{{gt.Pod, pod, veth}, {gt.Veth, veth, pod}} { // one vector: each begins with what the other ends with
+			own, lie := gt.Framed(from.port, gt.UDP(from.own, to, 30)), gt.Framed(from.port, gt.UDP(from.lent, to, 30))
+			l.Inject(from.port, lie, own, own, lie, own, lie, lie, own)
+			if from.port == gt.Pod {
+				l.Inject(from.port, other, lie, other, own)
+			}
+		}
+		l.Run()
+		if n := len(l.Collect(gt.Up)); n != 11 {
+			t.Errorf("%d packets left, want 11", n)
+		}
+		l.WantDrops(t, map[graph.Reason]uint64{graph.SpoofedSource: 9})
 	})
 }
 

@@ -241,6 +241,7 @@ func ways(t testing.TB) *Tables {
 	adjacency(5, fib.Blackhole, 0, 0, 0)
 	adjacency(6, fib.Incomplete, 0, 14, 1500)
 	adjacency(7, fib.Rewrite, 9, 14, 1500)
+	adjacency(9, fib.Rewrite, 4, 14, 1500)
 	if err := tb.FIB.SetNextHop(8, []fib.Member{{Adjacency: 1, Weight: 1}, {Adjacency: 2, Weight: 1}}); err != nil {
 		t.Fatal(err)
 	}
@@ -251,8 +252,14 @@ func ways(t testing.TB) *Tables {
 			}
 		}
 	}
+	for _, p := range []string{"10.0.0.1/32", "2001:db8::1/128"} { // where all packets come from
+		if err := tb.FIB.SetRoute(netip.MustParsePrefix(p), 9); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tb.Publish(&State{HostPort: graph.NoPort, Ports: []Port{
-		{Flags: L2, MTU: 1500}, {MTU: 1500, Main: 1}, {Flags: L2, MTU: 1500, VLAN: 5}, {Flags: L2 | NoPolicyState, MTU: 1500, Main: 3}}})
+		{Flags: L2, MTU: 1500}, {MTU: 1500, Main: 1}, {Flags: L2, MTU: 1500, VLAN: 5}, {Flags: L2 | NoPolicyState, MTU: 1500, Main: 3},
+		{Flags: L2 | Workload, MTU: 1500, Main: 4}}})
 	return tb
 }
 
@@ -264,6 +271,8 @@ func FuzzShortWay(f *testing.F) {
 			f.Add(hop, uint8(0), uint16(0), uint16(0), true, link)
 			f.Add(hop, uint8(1), uint16(graph.Expiring), uint16(90), true, link)
 			f.Add(hop, uint8(9), uint16(graph.FromUs), uint16(1480), false, link)
+			f.Add(hop, uint8(4), uint16(0), uint16(60), link > 0, link)
+			f.Add(hop, uint8(4), uint16(0), uint16(60), link > 0, link|128)
 		}
 	}
 	tb := ways(f)
@@ -291,7 +300,11 @@ func FuzzShortWay(f *testing.F) {
 			t.Errorf("next hop %d, want %d", got, want)
 		}
 		long := s.clone()
-		if n.forward(view, st, &s.metas, []uint16{0}, next, 0) == 1 {
+		proven := graph.NoPort
+		if m.InPort == 4 && link >= 128 && refuseSource(&view, st.port(4), s.w.Mem, m) == graph.NoReason {
+			proven = m.InPort
+		}
+		if n.forward(view, st, &s.metas, []uint16{0}, next, 0, proven) == 1 {
 			alike(t, "route", s, long, next[0], judge(&view, st, long.w.Mem, &long.metas[0], n.batch.NextHop(0)))
 		}
 		m.Adjacency = uint32(hop % 10) // whatever route had said: the table may have changed since

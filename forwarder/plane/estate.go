@@ -124,7 +124,8 @@ func (p *Plane) Offer() (*Estate, []int, error) {
 		p.turn.Unlock()
 		return nil, nil, err
 	}
-	p.offered, p.layoutOffered = true, p.layout
+	p.layoutOffered = p.layout
+	close(p.offers)
 	return e, fds, nil
 }
 
@@ -249,7 +250,7 @@ func (p *Plane) Unfreeze(touched bool) {
 // Withdraw takes an Offer back: changes may be made again.
 func (p *Plane) Withdraw() {
 	p.mu.Lock()
-	p.offered = false
+	p.offers = make(chan struct{})
 	p.mu.Unlock()
 	p.turn.Unlock()
 	p.kick()

@@ -55,7 +55,7 @@ type Plane struct {
 	opener Opener
 	kicked chan struct{} // holds one: a burst of events is one pass
 
-	turn       sync.Mutex     // whose turn it is to change what is wanted, or to make a pass; taken before mu
+	turn       turn           // whose turn it is to change what is wanted, or to make a pass; taken before mu
 	mu         sync.Mutex     // over all below, and over the FIB
 	want       *desired.State // changed by whose turn it is
 	generation uint64
@@ -75,11 +75,18 @@ type Plane struct {
 	// layout grows when a device is taken up or let go of; offered and frozen
 	// say how far a hand-over to another process has come.
 	layout, layoutOffered uint64
-	offered, frozen       bool
+	offers                chan struct{} // closed while a hand-over is on offer
+	frozen                bool
 	stock                 int               // which of the caches of planes is ours
 	verify                bool              // this pass looks at the host too, whether or not we changed what it has
 	hostSeen              *desired.HostPort // as the host last had it written
 }
+
+// turn is a lock that whoever waits for it can give up. It holds one while taken.
+type turn chan struct{}
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
 
 // New makes a dataplane that wants nothing and starts its workers.
 func New(cfg Config) (*Plane, error) {
@@ -106,6 +113,7 @@ func newPlane(cfg Config, arena *umem.Arena) *Plane {
 	tables := node.NewTables()
 	return &Plane{
 		cfg: cfg, log: cfg.Log, arena: arena, tables: tables, kicked: make(chan struct{}, 1),
+		turn: make(turn, 1), offers: make(chan struct{}),
 		want: desired.Empty(), paths: paths.New(tables.FIB, cfg.Now),
 		ports: map[string]*portEntry{}, byIndex: map[uint16]*portEntry{}, indexes: indexes{next: 1},
 		spaces: map[string]*space{}, conditions: conditions{now: map[string]Condition{}},
@@ -278,16 +286,15 @@ func (p *Plane) pass(ctx context.Context) {
 // myTurn takes the turn, but for a dataplane that is being handed over: who
 // takes that back asks for a pass.
 func (p *Plane) myTurn() bool {
-	if p.turn.TryLock() {
-		return true
-	}
 	p.mu.Lock()
-	offered := p.offered
+	offers := p.offers
 	p.mu.Unlock()
-	if !offered {
-		p.turn.Lock()
+	select {
+	case p.turn <- struct{}{}:
+		return true
+	case <-offers: // also one that had waited for its turn before us
+		return false
 	}
-	return !offered
 }
 
 func (p *Plane) undone() bool {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -276,5 +277,31 @@ func TestTheGiverEndsOnItsOwn(t *testing.T) {
 	taking.Abort(err)
 	if _, err := os.Lstat(s.path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket's name stays: %v", err)
+	}
+}
+
+// Told to stop after it let go, the forwarder still hears that the taker runs.
+func TestTheGiverEndsWhenItHasLetGo(t *testing.T) {
+	noLeak(t)
+	g := &fake{}
+	s := serveFake(t, g, patient())
+	taking, _, err := take(t.Context(), s.path, facts(), patient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := taking.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := taking.Applied(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.stop(errors.New("terminated"))
+	time.Sleep(50 * time.Millisecond) // for whoever would not listen any more
+	if err := taking.Running(); err != nil {
+		t.Fatal(err)
+	}
+	g.did(t, "prepare", "freeze", "done")
+	if err := <-s.over; err != nil {
+		t.Errorf("the server ends with %v, though it handed over", err)
 	}
 }

@@ -43,10 +43,10 @@ func (t *talk) run(ctx context.Context, mine bool) error {
 		return err
 	}
 	t.taker.mine = mine
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	ears, deaf := context.WithCancel(context.WithoutCancel(ctx)) // what comes after go is heard also when ctx ends
+	defer deaf()
 	_ = t.SetReadDeadline(time.Time{}) // limits are await's from here on
-	go t.listen(ctx)
+	go t.listen(ears)
 	b, err := t.prepare(ctx)
 	if err != nil {
 		t.refuse(err)

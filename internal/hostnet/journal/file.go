@@ -115,6 +115,9 @@ func checkFolder(dir string) error {
 	return nil
 }
 
+// errInUse says that a journal is locked.
+var errInUse = errors.New("another process has it open (is a second forwarder running with this configuration?)")
+
 // lockFile takes a lock that the kernel lets go of when the process ends, however it ends.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -124,7 +127,7 @@ func lockFile(path string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = errors.New("another process has it open (is a second forwarder running with this configuration?)")
+			err = errInUse
 		}
 		return nil, err
 	}

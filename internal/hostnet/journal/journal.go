@@ -14,6 +14,7 @@ package journal
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -21,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"margay.dev/margay/internal/hostnet"
 )
@@ -106,6 +108,7 @@ type Journal struct {
 
 	mu      sync.Mutex
 	file    *journalFile
+	missed  bool // Regain found it in the hands of whom it was lent to
 	entries map[key]Entry
 	next    uint64
 }
@@ -144,17 +147,46 @@ func (j *Journal) open() error {
 // setting can be changed. The settings and the entries stay.
 func (j *Journal) Lend() error { return j.Close() }
 
-// Regain opens the file again after Lend, with what the other process wrote.
+// Regain opens the file again after Lend, with what the other process wrote. If
+// that one still has it open, which is an error, each change tries it again, and
+// Restore waits for it.
 func (j *Journal) Regain() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.open()
+	j.missed = true
+	return j.back()
+}
+
+// back opens a file that could not be regained before.
+func (j *Journal) back() error {
+	if !j.missed {
+		return nil
+	}
+	err := j.open()
+	j.missed = err != nil
+	return err
+}
+
+// await waits until back finds that nobody else has the file open.
+func (j *Journal) await(ctx context.Context) error {
+	for {
+		err := j.back()
+		if !errors.Is(err, errInUse) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Close lets go of the file. The settings stay as they are, and so do the entries.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.missed = false
 	return j.file.close()
 }
 
@@ -178,6 +210,9 @@ func (j *Journal) sorted() []Entry {
 func (j *Journal) Forget(gone func(Entry) bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.back(); err != nil {
+		return err
+	}
 	var done []record
 	for _, e := range j.sorted() {
 		if gone(e) {
@@ -222,6 +257,9 @@ type step struct {
 func (j *Journal) apply(ns *hostnet.Namespace, what changes) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.back(); err != nil {
+		return err
+	}
 	s, err := j.openSite(ns)
 	if err != nil {
 		return err

@@ -55,6 +55,9 @@ func (j *Journal) RestoreAll(ctx context.Context) (Report, error) {
 func (j *Journal) restore(ctx context.Context, these func(Entry) bool) (Report, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.await(ctx); err != nil {
+		return Report{}, fmt.Errorf("restore settings: %w", err)
+	}
 	if j.file.file == nil {
 		return Report{}, errors.New("restore settings: journal is closed")
 	}

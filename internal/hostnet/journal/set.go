@@ -132,6 +132,9 @@ func (j *Journal) AddLink(ns *hostnet.Namespace, class Class, name, kind string,
 func (j *Journal) bring(ns *hostnet.Namespace, create func(*site) error, entry func(*site) (Entry, error)) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.back(); err != nil {
+		return err
+	}
 	s, err := j.openSite(ns)
 	if err != nil {
 		return err
@@ -216,6 +219,9 @@ func (j *Journal) RemoveLink(ns *hostnet.Namespace, name string) error {
 func (j *Journal) remove(ns *hostnet.Namespace, these func(Entry) bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.back(); err != nil {
+		return err
+	}
 	s, err := j.openSite(ns)
 	if err != nil {
 		return err

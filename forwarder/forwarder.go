@@ -55,6 +55,8 @@ type Daemon struct {
 	restored bool
 	ready    atomic.Bool
 	stopping atomic.Bool
+	given    atomic.Bool // another forwarder has taken over
+	commits  sync.Mutex  // held while a commit is put in force and stored, and during an offer
 }
 
 const (
@@ -180,6 +182,8 @@ func bootID() string {
 
 // Commit puts a commit in force and stores it.
 func (d *Daemon) Commit(ctx context.Context, c session.Commit) (faults []string, err error) {
+	d.commits.Lock()
+	defer d.commits.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, quiesceTime)
 	defer cancel()
 	begun := time.Now()
@@ -237,6 +241,8 @@ func (d *Daemon) fold() (err error) {
 
 // Acknowledged folds the log when it has grown long; nobody waits for it now.
 func (d *Daemon) Acknowledged() {
+	d.commits.Lock()
+	defer d.commits.Unlock()
 	if !d.store.Full() {
 		return
 	}
@@ -289,10 +295,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("stopping", "cause", cause)
 	d.ready.Store(false)
 	d.stopping.Store(true)
-	gone := errors.Is(cause, errHandedOver)
-	notifier(!gone)
 	stopServers(rpc, web)
 	running.Wait()
+	gone := d.given.Load() // perhaps after something else had told us to end
+	notifier(!gone)
 	if gone {
 		return d.forsake()
 	}

@@ -110,8 +110,10 @@ func (g *giver) Facts() handover.Facts { return g.handOverFacts() }
 
 // Prepare offers everything. From here on commits wait.
 func (g *giver) Prepare(context.Context) (handover.Bundle, error) {
+	g.commits.Lock() // what is in force is on disk, and nobody writes to it
 	e, fds, err := g.plane.Offer()
 	if err != nil {
+		g.commits.Unlock()
 		return handover.Bundle{}, err
 	}
 	w := will{Estate: e, StateDir: absolute(g.cfg.StateDir)}
@@ -144,14 +146,16 @@ func (g *giver) Resume(touched bool, why error) {
 func (g *giver) takeBack(touched bool) {
 	g.plane.Unfreeze(touched) // packets first
 	if err := g.journal.Regain(); err != nil {
-		g.log.Error("open the journal again; no setting of the host can be changed until the next start", "error", err)
+		g.log.Warn("the journal is not back; settings of the host can be changed when the other process has let go of it", "error", err)
 	}
 	g.plane.Withdraw()
+	g.commits.Unlock()
 }
 
 // Done ends the daemon: the other process has everything.
 func (g *giver) Done() {
 	g.plane.Cede()
+	g.given.Store(true)
 	g.doors.leave()
 	g.taken()
 }

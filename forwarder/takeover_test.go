@@ -16,6 +16,7 @@ import (
 	"margay.dev/margay/fastpath/umem"
 	"margay.dev/margay/forwarder/handover"
 	. "margay.dev/margay/internal/hostnet/hostnettest"
+	"margay.dev/margay/internal/hostnet/journal"
 )
 
 // facts are those of the lab's forwarder.
@@ -224,4 +225,87 @@ func TestTakeOverIsRefused(t *testing.T) {
 	l.ping("a", "10.1.0.4")
 	l.takeOver()
 	l.ping("a", "10.1.0.4")
+}
+
+// A giver that is told to stop when it has let go already ends as one that was
+// taken over from: what it has belongs to the other process.
+func TestToldToStopWhenItHasLetGo(t *testing.T) {
+	l := newLab(t)
+	Run(t, l.node, "sysctl", "-w", "net.ipv4.conf.default.rp_filter=1")
+	l.start()
+	l.connect().must(true, l.snapshot())
+	taking, b, err := l.take(l.facts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for _, fd := range b.FDs {
+			_ = syscall.Close(fd)
+		}
+	}()
+	if _, err := taking.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := taking.Applied(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond) // the time to say so is short
+	if err := taking.Running(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- l.cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		_ = l.cmd.Process.Kill()
+		<-ended
+		t.Error("it does not end")
+	}
+	l.cmd = nil
+	if got := l.rpFilter(); got != "2" {
+		t.Errorf("rp_filter is %s, want it left to the other process", got)
+	}
+}
+
+// A giver that is told to stop while it offers puts the host back, though the
+// other process has the journal until it hears of it.
+func TestToldToStopWhileItOffers(t *testing.T) {
+	l := newLab(t)
+	Run(t, l.node, "sysctl", "-w", "net.ipv4.conf.default.rp_filter=1")
+	l.start()
+	l.connect().must(true, l.snapshot())
+	taking, b, err := l.take(l.facts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range b.FDs {
+		_ = syscall.Close(fd)
+	}
+	lent, err := journal.Open(filepath.Join(l.dir, "state", "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- l.kill(syscall.SIGTERM) }()
+	if _, err := taking.Ready(t.Context()); !errors.Is(err, handover.ErrRefused) {
+		t.Errorf("it goes on with the hand-over: %v", err)
+	}
+	time.Sleep(100 * time.Millisecond) // as one that tidies up
+	if err := lent.Close(); err != nil {
+		t.Error(err)
+	}
+	taking.Abort(errors.New("refused"))
+	if err := <-ended; err != nil {
+		t.Errorf("SIGTERM: %v", err)
+	}
+	if got := l.rpFilter(); got != "1" {
+		t.Errorf("rp_filter is %s after a clean exit, want 1 again", got)
+	}
 }

@@ -83,7 +83,7 @@ func (p *Plane) inherit(ctx context.Context, e *Estate, h *heritage, s *desired.
 	defer p.turn.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.want, p.generation, p.changed, p.verify = s, e.Generation, p.cfg.Now(), true
+	p.want, p.generation, p.changed, p.verify, p.visiting = s, e.Generation, p.cfg.Now(), true, true
 	own, err := p.space("")
 	if err != nil {
 		return err
@@ -239,8 +239,14 @@ func (p *Plane) Land(flight []byte) error {
 	return p.engine.Adopt(f.Engine)
 }
 
-// Begin lets the workers run: from here on the packets are ours.
-func (p *Plane) Begin() { p.engine.Start() }
+// Begin lets the workers run: from here on the packets are ours. Ports that the
+// giver had no device of are opened by the next pass.
+func (p *Plane) Begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.visiting = false
+	p.engine.Start()
+}
 
 // Renew puts our own steering programs in the place of the giver's, of another
 // version perhaps, while frames pass.

@@ -75,8 +75,8 @@ type Plane struct {
 	// layout grows when a device is taken up or let go of; offered and frozen
 	// say how far a hand-over to another process has come.
 	layout, layoutOffered uint64
-	offers                chan struct{} // closed while a hand-over is on offer
-	frozen                bool
+	offers                chan struct{}     // closed while a hand-over is on offer
+	frozen, visiting      bool              // visiting: the memory is still another process's, and nothing may be opened
 	stock                 int               // which of the caches of planes is ours
 	verify                bool              // this pass looks at the host too, whether or not we changed what it has
 	hostSeen              *desired.HostPort // as the host last had it written

@@ -112,7 +112,7 @@ func (p *Plane) openPorts(ctx context.Context) (opened []*portEntry) {
 		case e.lingers: // what is open is no longer what is wanted
 		case e.device != nil && e.stale:
 			p.adjust(e)
-		case e.device == nil && p.open(e):
+		case e.device == nil && !p.visiting && p.open(e):
 			opened = append(opened, e)
 		}
 	}

@@ -294,6 +294,7 @@ func TestToldToStopWhileItOffers(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- l.kill(syscall.SIGTERM) }()
+	Eventually(t, "it is stopping", func() bool { return strings.Contains(l.log.String(), "stopping") })
 	if _, err := taking.Ready(t.Context()); !errors.Is(err, handover.ErrRefused) {
 		t.Errorf("it goes on with the hand-over: %v", err)
 	}

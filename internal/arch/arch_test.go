@@ -58,6 +58,7 @@ func TestEveryRuleCanFail(t *testing.T) {
 		"rings know no engine":                                                 {"fastpath/xsk/umem", "./fastpath/port", "./internal/mem"},
 		"a hand-over knows nothing of what is handed over":                     {"forwarder/handover", "./forwarder/plane", "./internal/mem"},
 		"headers and memory stand alone":                                       {"internal/pkt", "./fastpath/graph", "encoding/binary"},
+		"selectors stand alone":                                                {"api/selector", "./internal/pkt", "crypto/sha256"},
 		"netlink lives in internal/hostnet":                                    {"internal/lab", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
 		"eBPF lives in fastpath/xsk, internal/hostbpf and internal/lab/xdpgen": {"fastpath/port", "github.com/cilium/ebpf/link", "golang.org/x/sys/unix"},
 		"GoBGP lives in routing/bgp":                                           {"routing/rib", "github.com/osrg/gobgp/v4/pkg/server", "net/netip"},

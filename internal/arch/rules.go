@@ -78,6 +78,11 @@ func layers() []Rule {
 			Forbid: []string{"./fastpath", "./classifier", "./crypto", "./internal/hostnet", "./internal/lab", "./api", "./config", "./control"},
 			Why:    "everything stands on them",
 		},
+		{
+			Name: "selectors stand alone", In: []string{"api/selector"},
+			Forbid: []string{"margay.dev/margay"},
+			Why:    "resources, policy and tools read one language, and it is tested with nothing but labels in sight",
+		},
 	}
 }
 

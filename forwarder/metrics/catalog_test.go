@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pb "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/forwarder/plane"
 	"margay.dev/margay/forwarder/plane/planetest"
 )
@@ -61,7 +62,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatalf("%s has lost the marks between which the table stands", file)
 	}
-	want := head + from + table() + to + tail
+	want := head + from + table() + "\n" + values() + to + tail
 	if *update {
 		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
@@ -83,6 +84,23 @@ func table() string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", d.name, kind, strings.Join(d.labels, ", "), d.help)
 	}
+	return b.String()
+}
+
+// values is what labels of closed lists can say, so that a rule can name it.
+func values() string {
+	var b strings.Builder
+	b.WriteString("| label | of | what it can say |\n| --- | --- | --- |\n")
+	row := func(label, metric string, n int, name func(int) string) {
+		fmt.Fprintf(&b, "| %s | `%s` |", label, metric)
+		for i := range n {
+			fmt.Fprintf(&b, " `%s`", name(i))
+		}
+		b.WriteString(" |\n")
+	}
+	row("reason", "margay_drops_total", graph.Reasons, func(i int) string { return graph.Reason(i).String() })
+	row("kind", "margay_made_packets_total", graph.Origins, func(i int) string { return graph.Origin(i).String() })
+	row("use", "margay_consumed_packets_total", graph.Uses, func(i int) string { return graph.Use(i).String() })
 	return b.String()
 }
 

@@ -3,12 +3,12 @@ package idle
 import (
 	"context"
 	"io"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"margay.dev/margay/bench/harness"
+	"margay.dev/margay/bench/stage/stagetest"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 )
 
@@ -26,11 +26,7 @@ func watched(t *testing.T, forwarder string) []harness.Result {
 }
 
 func TestIdleForwarderIsMeasured(t *testing.T) {
-	hostnettest.NeedRoot(t)
-	bin := filepath.Join(t.TempDir(), "margay-forwarder")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput(); err != nil {
-		t.Fatalf("build the forwarder: %v\n%s", err, out)
-	}
+	bin := stagetest.Forwarder(t)
 	got := map[string]float64{}
 	for _, r := range watched(t, bin) {
 		if r.Ours == nil {

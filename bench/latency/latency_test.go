@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"margay.dev/margay/bench/harness"
 	"margay.dev/margay/bench/stage"
+	"margay.dev/margay/bench/stage/stagetest"
 	"margay.dev/margay/bench/tcp"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 )
@@ -40,11 +40,7 @@ func forwarder(t *testing.T) string {
 	if err := tcp.Installed(); err != nil {
 		t.Skip(err)
 	}
-	bin := filepath.Join(t.TempDir(), "margay-forwarder")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput(); err != nil {
-		t.Fatalf("build the forwarder: %v\n%s", err, out)
-	}
-	return bin
+	return stagetest.Forwarder(t)
 }
 
 func opened(t *testing.T, p *stage.Path, k kind) *talk {

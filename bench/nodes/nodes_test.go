@@ -1,12 +1,11 @@
 package nodes
 
 import (
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"testing"
 
 	"margay.dev/margay/bench/stage"
+	"margay.dev/margay/bench/stage/stagetest"
 	"margay.dev/margay/bench/tcp"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 )
@@ -18,11 +17,7 @@ func forwarder(t *testing.T) string {
 	if err := tcp.Installed(); err != nil {
 		t.Skip(err)
 	}
-	bin := filepath.Join(t.TempDir(), "margay-forwarder")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput(); err != nil {
-		t.Fatalf("build the forwarder: %v\n%s", err, out)
-	}
-	return bin
+	return stagetest.Forwarder(t)
 }
 
 // Each path carries TCP of both families, and gives back what it took.

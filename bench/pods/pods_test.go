@@ -2,7 +2,6 @@ package pods
 
 import (
 	"io"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"margay.dev/margay/bench/harness"
+	"margay.dev/margay/bench/stage/stagetest"
 	"margay.dev/margay/bench/tcp"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 )
@@ -19,14 +19,10 @@ import (
 func forwarder(t *testing.T) string {
 	t.Helper()
 	hostnettest.NeedRoot(t)
-	if _, err := exec.LookPath("iperf3"); err != nil {
-		t.Skip("needs iperf3 (hack/deps.sh installs it)")
+	if err := tcp.Installed(); err != nil {
+		t.Skip(err)
 	}
-	bin := filepath.Join(t.TempDir(), "margay-forwarder")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput(); err != nil {
-		t.Fatalf("build the forwarder: %v\n%s", err, out)
-	}
-	return bin
+	return stagetest.Forwarder(t)
 }
 
 // Each path carries TCP, and what it costs is counted.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"margay.dev/margay/bench/harness"
+	"margay.dev/margay/bench/stage/stagetest"
 	"margay.dev/margay/internal/hostnet"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 	"margay.dev/margay/internal/lab/xdpgen"
@@ -31,11 +32,7 @@ func needBed(t *testing.T) {
 func forwarder(t *testing.T) string {
 	t.Helper()
 	needBed(t)
-	bin := filepath.Join(t.TempDir(), "margay-forwarder")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput(); err != nil {
-		t.Fatalf("build the forwarder: %v\n%s", err, out)
-	}
-	return bin
+	return stagetest.Forwarder(t)
 }
 
 var (

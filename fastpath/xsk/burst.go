@@ -93,11 +93,6 @@ func wholePackets(d []Desc) int {
 	return n
 }
 
-// FillFree returns how many frames the fill ring has room for.
-//
-//fastpath:hot
-func (s *Socket) FillFree() uint32 { return s.fill.room(uint32(len(s.fill.entries))) }
-
 // TransmitFree returns how many descriptors the tx ring has room for.
 //
 //fastpath:hot

@@ -177,16 +177,6 @@ func (p *Program) SetSocket(queue int, s *Socket) error {
 	return nil
 }
 
-// ClearSocket takes the socket of a queue away: what is ours is dropped from then
-// on. The Close of a socket does the same.
-func (p *Program) ClearSocket(queue int) error {
-	err := p.maps.Sockets.Delete(uint32(queue))
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("take the socket of queue %d of %s away: %w", queue, p.device.name, err)
-	}
-	return nil
-}
-
 // Counters are the frames that the program has seen on a port.
 type Counters struct {
 	Redirected uint64 // ours, given to a socket; see Statistics for what that lost

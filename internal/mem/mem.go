@@ -36,8 +36,7 @@ type Kind uint32
 
 // The kinds of region in use.
 const (
-	KindArena    Kind = iota + 1 // frames and who holds them (fastpath/umem)
-	KindHandover                 // what a forwarder tells the one that takes over from it
+	KindArena Kind = iota + 1 // frames and who holds them (fastpath/umem)
 )
 
 // Region is one memfd, mapped shared. It is created once and then only read

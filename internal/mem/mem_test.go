@@ -93,7 +93,7 @@ func TestAttachRefusesWhatIsNoRegion(t *testing.T) {
 
 // A header that its other user spoils later cannot reach beyond the mapping.
 func TestPayloadIsAsLargeAsItWas(t *testing.T) {
-	r, err := Create("margay-test", KindHandover, 1, 100)
+	r, err := Create("margay-test", KindArena, 1, 100)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"time"
 
@@ -280,8 +279,7 @@ func (w watch) read() (all, partys time.Duration, err error) {
 // others is their share of the machine since the watch began.
 func (w watch) others() (float64, error) {
 	all, partys, err := w.read()
-	took := (all - w.all) - (partys - w.partys)
-	return max(0, took.Seconds()) / (time.Since(w.at).Seconds() * float64(runtime.NumCPU())), err
+	return stage.Others(all-w.all, partys-w.partys, time.Since(w.at)), err
 }
 
 // report compares ours with each peer, in both figures of a load.

@@ -50,7 +50,7 @@ func checkXDP(_ Facts, d Device) []Finding {
 	case d.NoCapability != "":
 		return one(Note, "whether the driver has native XDP is not known: "+d.NoCapability, "kernel 6.3 and later tell; the port's mode in `margayctl show ports` shows what was had")
 	case f.Has(native | hostnet.XDPZeroCopy):
-		return one(OK, fmt.Sprintf("native XDP with zero-copy (%v)", f), "")
+		return one(OK, fmt.Sprintf("native XDP, frames are copied once: the forwarder does not ask for the driver's zero-copy (%v)", f), "")
 	case f.Has(native):
 		return one(OK, fmt.Sprintf("native XDP, frames are copied once (%v)", f), "")
 	case d.Peer != nil && d.Peer.RxQueues > d.Link.TxQueues:

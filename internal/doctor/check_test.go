@@ -189,7 +189,7 @@ func TestDeviceChecks(t *testing.T) {
 		"a driver without XDP":       {hardware(func(d *Device) { d.Capability.Features = 0 }), "xdp", Warning, "mlx5_core has generic XDP only", "native XDP"},
 		"a veth with too few queues": {device(func(d *Device) { d.Capability.Features, d.Peer.RxQueues = 0, 8 }), "xdp", Warning, "other end q0 has 8 receive queues", "numtxqueues"},
 		"a kernel that does not say": {device(func(d *Device) { d.NoCapability = "no family netdev" }), "xdp", Note, "no family netdev", "show ports"},
-		"zero-copy":                  {hardware(func(d *Device) { d.Capability.Features |= hostnet.XDPZeroCopy }), "xdp", OK, "zero-copy", ""},
+		"zero-copy":                  {hardware(func(d *Device) { d.Capability.Features |= hostnet.XDPZeroCopy }), "xdp", OK, "copied once: the forwarder does not ask for the driver's zero-copy", ""},
 		"somebody else's program": {device(func(d *Device) {
 			d.Link.XDP, d.Program = hostnet.XDP{Mode: hostnet.XDPNative, Program: 9}, hostbpf.Program{Name: "cil_xdp_entry"}
 		}), "xdp-program", Fault, "cil_xdp_entry (id 9, native)", "ip link set dev p0 xdp off"},

@@ -2,13 +2,10 @@ package forwarder_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,23 +24,10 @@ type glance struct {
 	}
 }
 
-// ctl is margayctl, built once for all tests, beside the daemon.
-var ctl = sync.OnceValues(func() (string, error) {
-	daemon, err := binary()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(filepath.Dir(daemon), "margayctl")
-	if out, err := exec.Command("go", "build", "-o", path, "margay.dev/margay/cmd/margayctl").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
 // top runs margayctl top until the test ends, and hands out what it shows.
 func (l *lab) top() (*exec.Cmd, <-chan glance) {
 	l.t.Helper()
-	path, err := ctl()
+	path, err := ctlBinary()
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -29,6 +29,12 @@ const (
 	BusyPollAlways = "always" // never sleep: for CPUs that do nothing else
 )
 
+// HandOverSuffix stands behind Socket in the name of the socket for hand-overs.
+const HandOverSuffix = ".handover"
+
+// longestSocket leaves room for the suffix in a Unix socket's path of 107 bytes.
+const longestSocket = 107 - len(HandOverSuffix)
+
 // Forwarder is the configuration of margay-forwarder.
 type Forwarder struct {
 	// Node is the node's name in logs and metrics; the host's name by default.
@@ -51,7 +57,8 @@ type Forwarder struct {
 	Frames int `json:"frames"`
 	// Supers are packet buffers of 68 KiB, for what TUN devices deliver.
 	Supers int `json:"supers"`
-	// Socket is where clients and tools connect; its folder is made 0700.
+	// Socket is where clients and tools connect; its folder is made 0700. The
+	// next forwarder connects to HandOverSuffix behind it.
 	Socket string `json:"socket"`
 	// StateDir holds the acknowledged state and the journal of host settings.
 	StateDir string `json:"stateDir"`
@@ -172,9 +179,8 @@ func (c Forwarder) validateCPUs(bad func(string, any, string)) {
 }
 
 func (c Forwarder) validatePlaces(bad func(string, any, string)) {
-	const longest = 107 // bytes of a Unix socket's path
-	if !filepath.IsAbs(c.Socket) || len(c.Socket) > longest {
-		bad("socket", fmt.Sprintf("%q", c.Socket), "an absolute path of at most 107 bytes")
+	if !filepath.IsAbs(c.Socket) || len(c.Socket) > longestSocket {
+		bad("socket", fmt.Sprintf("%q", c.Socket), fmt.Sprintf("an absolute path of at most %d bytes", longestSocket))
 	}
 	if !filepath.IsAbs(c.StateDir) {
 		bad("stateDir", fmt.Sprintf("%q", c.StateDir), "an absolute path")

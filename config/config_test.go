@@ -1,11 +1,15 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"sigs.k8s.io/yaml"
 )
 
 func TestDefaultIsValid(t *testing.T) {
@@ -75,6 +79,45 @@ func TestValidateTellsEveryFault(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not told in:\n%v", want, err)
 		}
+	}
+}
+
+// Both sockets have names that the kernel takes: 107 bytes for the longer one.
+func TestSocketLeavesRoomForTheOneOfHandOvers(t *testing.T) {
+	c := Default()
+	for n, ok := range map[int]bool{98: true, 99: false} {
+		c.Socket = "/" + strings.Repeat("s", n-1)
+		if err := c.Validate(); (err == nil) != ok {
+			t.Errorf("a socket's path of %d bytes: %v", n, err)
+		}
+	}
+}
+
+// TestEveryKeyIsDocumented wants the example to be the defaults, with every key.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../docs/CONFIG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(doc), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	var told Forwarder
+	if err := Parse([]byte(example), &told); err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Node, want.Workers, want.CPUs = "localhost", 1, []int{} // those of a machine
+	if !reflect.DeepEqual(told, want) {
+		t.Errorf("the example says\n%+v, the defaults are\n%+v", told, want)
+	}
+	var keys, all map[string]any
+	b, err := yaml.Marshal(want)
+	if err := errors.Join(err, yaml.Unmarshal([]byte(example), &keys), yaml.Unmarshal(b, &all)); err != nil {
+		t.Fatal(err)
+	}
+	all["spin"] = keys["spin"] // Go writes 30µs
+	if !reflect.DeepEqual(keys, all) {
+		t.Errorf("the example has\n%v, want\n%v", keys, all)
 	}
 }
 

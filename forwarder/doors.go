@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 
+	"margay.dev/margay/config"
 	"margay.dev/margay/forwarder/handover"
 	"margay.dev/margay/forwarder/plane"
 	"margay.dev/margay/forwarder/socket"
@@ -21,7 +22,7 @@ type doors struct {
 }
 
 // handOverSocket is where a forwarder hands over that serves clients at path.
-func handOverSocket(path string) string { return path + ".handover" }
+func handOverSocket(path string) string { return path + config.HandOverSuffix }
 
 // doorsEstate is the places of the doors' descriptors.
 type doorsEstate struct {

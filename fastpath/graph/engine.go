@@ -17,6 +17,7 @@ type Config struct {
 	BusyPoll bool          // never sleep
 	Spin     time.Duration // how long an idle worker looks before it sleeps
 	Burst    int           // packets per queue and turn, 1 to VectorMax; 0 means 64
+	ByHand   bool          // the clock stands but for Advance: for tests that Step, whatever else the machine does
 }
 
 // Port is a door of the graph as the engine sees it.
@@ -124,7 +125,7 @@ func (e *Engine) Step() bool {
 // Like Step it is for engines whose workers do not run.
 func (e *Engine) Advance(d time.Duration) {
 	for _, w := range e.workers {
-		w.started = w.started.Add(-d)
+		w.ahead += int64(d)
 		w.unclocked = clockEvery // look again
 	}
 }

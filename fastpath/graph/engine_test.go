@@ -34,12 +34,13 @@ func addPort(t testing.TB, e *Engine, index uint16, qs ...Queue) {
 	}
 }
 
-// waitFor polls, for what other goroutines do.
+// waitFor polls, for what other goroutines do. Its patience is that of a machine
+// which does much else.
 func waitFor(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(100 * time.Microsecond) {
+	for end := time.Now().Add(time.Minute); !done(); time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited 10 s for %s", what)
+			t.Fatalf("waited a minute for %s", what)
 		}
 	}
 }

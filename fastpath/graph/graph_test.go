@@ -135,7 +135,7 @@ func TestWorkersHandPacketsToTheQueueOwner(t *testing.T) {
 	if err := e.AddPort(ctx, Port{Index: 1, Name: "in", Entry: "pass", Queues: []Queue{in[0], in[1]}}); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	var c Counters
 	for c = e.Total(); c.Out() < 20_000 && time.Now().Before(deadline); c = e.Total() {
 		time.Sleep(time.Millisecond)

@@ -141,7 +141,7 @@ func (w *Worker) sleep() {
 	w.park.asleep.Store(true)
 	if !w.kick.Load() && w.order.Load() == goOn && w.wiring.Load() == w.wired && !w.handed() {
 		w.stats.Load.Sleeps++
-		w.park.sleep(int(TickInterval.Milliseconds()))
+		w.park.sleep(w.nap)
 	}
 	w.park.asleep.Store(false)
 	if len(w.wired.onDemand) > 0 {

@@ -60,10 +60,12 @@ type Worker struct {
 	unclocked int
 	cfg       Config
 	cpu       int
+	nap       int // ms that it sleeps at most
 	// pinError is why the worker does not run on the CPU it was given.
 	pinError atomic.Pointer[error]
 	engine   *Engine
 	started  time.Time
+	ahead    int64     // ns by which Advance has moved the clock
 	adopted  []adopted // packets of another process that are to go on, see Adopt
 }
 
@@ -83,10 +85,13 @@ func newWorker(e *Engine, id int) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{id: id, graph: e.graph, meta: new(Slots), park: park, cfg: e.cfg, engine: e, cpu: -1}
+	w := &Worker{id: id, graph: e.graph, meta: new(Slots), park: park, cfg: e.cfg, engine: e, cpu: -1, nap: int(TickInterval.Milliseconds())}
 	w.IO = IO{Arena: e.arena, Cache: e.arena.Cache(id), Mem: e.arena.Bytes()}
 	if id < len(e.cfg.CPUs) {
 		w.cpu = e.cfg.CPUs[id]
+	}
+	if e.cfg.ByHand {
+		w.ahead = 1 // no clock that goes shows 0, which nodes take for never
 	}
 	w.count = &w.stats.Counters
 	w.vec.meta = w.meta
@@ -283,7 +288,10 @@ func (w *Worker) clock() {
 		return
 	}
 	w.unclocked = 0
-	now := int64(time.Since(w.started))
+	now := w.ahead
+	if !w.cfg.ByHand {
+		now += int64(time.Since(w.started))
+	}
 	if w.busy {
 		w.stats.Load.BusyNanos += uint64(now - w.Now)
 		w.busy = false

@@ -81,7 +81,9 @@ func New(tb testing.TB, cfg Config) *Lab {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l.Engine, err = graph.NewEngine(g, l.Arena, graph.Config{Workers: cfg.Workers, Burst: cfg.Burst, Spin: 100 * time.Microsecond})
+	l.Engine, err = graph.NewEngine(g, l.Arena, graph.Config{
+		Workers: cfg.Workers, Burst: cfg.Burst, Spin: 100 * time.Microsecond, ByHand: !cfg.Running,
+	})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -182,7 +182,7 @@ func echoes(t *testing.T, n int, conns ...*net.UDPConn) {
 	t.Helper()
 	for _, c := range conns {
 		for i := range n {
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(patience))
 			if _, err := c.Write([]byte("hello")); err != nil {
 				t.Fatal(err)
 			}

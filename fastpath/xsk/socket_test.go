@@ -27,7 +27,7 @@ func exchange(t *testing.T, u *UMEM, c *net.UDPConn, size, count int, ports ...*
 		}
 		before := ports[0].packets
 		until(t, u, func() bool { return ports[0].packets > before }, ports...)
-		c.SetReadDeadline(time.Now().Add(2 * time.Second))
+		c.SetReadDeadline(time.Now().Add(patience))
 		n, err := c.Read(back)
 		if err != nil {
 			t.Fatalf("datagram %d did not come back: %v", i, err)
@@ -130,7 +130,7 @@ func connect(t *testing.T, u *UMEM, a, b *namespace, name string, ports ...*port
 			}
 			buf, got := make([]byte, 100), make(chan string, 1)
 			go func() {
-				to.SetReadDeadline(time.Now().Add(2 * time.Second))
+				to.SetReadDeadline(time.Now().Add(patience))
 				n, _, _ := to.ReadFrom(buf)
 				got <- string(buf[:n])
 			}()

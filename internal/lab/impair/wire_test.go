@@ -119,12 +119,12 @@ func TestWireCarriesWhatKernelsSend(t *testing.T) {
 // carries sends datagrams over a good wire, a slow one, a cut one, and a good one again.
 func carries(t *testing.T, w *Wire, socket string, from, to *net.UDPConn, addr string) {
 	dst := netip.MustParseAddrPort(addr)
-	send := func() (time.Duration, error) {
+	send := func(patience time.Duration) (time.Duration, error) {
 		began := time.Now()
 		if _, err := from.WriteToUDPAddrPort([]byte("hello"), dst); err != nil {
 			return 0, err
 		}
-		_ = to.SetReadDeadline(time.Now().Add(400 * time.Millisecond))
+		_ = to.SetReadDeadline(time.Now().Add(patience))
 		_, err := to.Read(make([]byte, 100))
 		return time.Since(began), err
 	}
@@ -134,9 +134,9 @@ func carries(t *testing.T, w *Wire, socket string, from, to *net.UDPConn, addr s
 			t.Fatal(err)
 		}
 	}
-	_, err := send() // the link's carrier and its neighbours may take a second to be there
-	for tries := 0; err != nil && tries < 20; tries++ {
-		_, err = send()
+	_, err := send(400 * ms) // the link's carrier and its neighbours may take a second to be there
+	for tries := 0; err != nil && tries < 150; tries++ {
+		_, err = send(400 * ms)
 	}
 	if err != nil {
 		t.Fatalf("good wire: %v", err)
@@ -146,15 +146,15 @@ func carries(t *testing.T, w *Wire, socket string, from, to *net.UDPConn, addr s
 		_, err = to.Read(make([]byte, 100))
 	}
 	change(Impairment{Delay: Duration(50 * ms)})
-	if took, err := send(); err != nil || took < 50*ms {
+	if took, err := send(time.Minute); err != nil || took < 50*ms {
 		t.Errorf("a wire of 50 ms took %v: %v", took, err)
 	}
 	change(Impairment{Partition: true})
-	if _, err := send(); err == nil {
+	if _, err := send(400 * ms); err == nil {
 		t.Error("a cut wire carries datagrams")
 	}
 	change(Impairment{})
-	if _, err := send(); err != nil {
+	if _, err := send(time.Minute); err != nil {
 		t.Errorf("mended wire: %v", err)
 	}
 	s := w.Status()

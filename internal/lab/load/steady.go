@@ -97,7 +97,7 @@ func (s *Steady) Rate() uint64 { return s.rate }
 func (s *Steady) Mark() Mark {
 	m := make(Mark, len(s.flows))
 	for i, f := range s.flows {
-		m[i] = f.sent.Load()
+		m[i] = max(f.sent.Load(), f.ledger.reach()) // one may come before its sender has counted it
 	}
 	return m
 }

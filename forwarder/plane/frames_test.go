@@ -95,7 +95,7 @@ func newManyQueues(t *testing.T, frames int) *manyQueues {
 func (m *manyQueues) apply(c *pb.Chunk) {
 	m.t.Helper()
 	m.gen++
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if faults, err := m.Apply(ctx, m.gen, changeOf(c), false); faults != nil || err != nil {
 		m.t.Fatalf("apply: %v, %v", faults, err)

@@ -92,7 +92,7 @@ func changeOf(m *pb.Chunk) *desired.Change {
 func (b *bench) apply(snapshot bool, m *pb.Chunk) {
 	b.t.Helper()
 	b.gen++
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	faults, err := b.Apply(ctx, b.gen, changeOf(m), snapshot)
 	if faults != nil || err != nil {

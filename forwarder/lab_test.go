@@ -256,8 +256,8 @@ func (c *client) send(snapshot bool, chunks ...*pb.Chunk) []string {
 		return nil
 	case err := <-c.failed:
 		c.lab.t.Fatalf("stream ended: %v", err)
-	case <-time.After(20 * time.Second):
-		c.lab.t.Fatal("no answer to a commit within 20 s")
+	case <-time.After(2 * time.Minute):
+		c.lab.t.Fatal("no answer to a commit within two minutes")
 	}
 	return nil
 }

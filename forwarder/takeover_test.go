@@ -46,7 +46,7 @@ func (l *lab) takeOver(flags ...string) {
 		if err != nil {
 			l.t.Fatalf("the forwarder that was taken over from ended with %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		_ = first.Process.Kill()
 		l.t.Fatal("the forwarder that was taken over from does not end")
 	}

@@ -156,7 +156,7 @@ func TestAnInterruptedCaptureIsWhole(t *testing.T) {
 	go func() {
 		ended <- run(ctx, []string{"--socket", socket, "capture", "-n", "2", "-w", cut}, os.Getenv, &out, &errOut)
 	}()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if st, err := os.Stat(cut); err == nil && st.Size() == int64(len(want)) {
 			break
 		}

@@ -280,7 +280,7 @@ func datagrams(t *testing.T, from, to netns, addr string, data []byte, size int)
 	if _, err := out.Write(data); err != nil {
 		t.Fatal(err)
 	}
-	_ = in.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = in.SetReadDeadline(time.Now().Add(time.Minute))
 	for range (len(data) + size - 1) / size {
 		b := make([]byte, 2000)
 		n, err := in.Read(b)

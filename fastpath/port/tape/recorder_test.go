@@ -72,7 +72,7 @@ func TestRecorderFlushesWhenThereIsNothingMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	record(r, plain(1)...)
-	for deadline := time.Now().Add(5 * time.Second); r.Recorded.Packets.Load() == 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); r.Recorded.Packets.Load() == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it is not written")
 		}
@@ -132,7 +132,7 @@ func TestRecorderLosesWhatAFileIsTooSlowFor(t *testing.T) {
 	}
 	start := time.Now()
 	room := record(r, plain(20_000)...) // 15 MB into 4 MiB and a pipe
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("the worker waited %v", took)
 	}
 	if lost := r.Recorded.Lost.Load(); room == 20_000 || lost != uint64(20_000-room) {

@@ -188,19 +188,21 @@ func TestClosedSocketTakesNothing(t *testing.T) {
 	}
 }
 
+// giveWay lets the other end have the CPU, if there is but one, when an end has
+// looked and found nothing for long.
+func giveWay(looks *int, moved bool) {
+	if *looks++; moved {
+		*looks = 0
+	} else if *looks > 1000 {
+		time.Sleep(time.Microsecond)
+	}
+}
+
 // TestRingsPassEntriesBetweenThreads has the race detector judge the memory order:
 // the entries are plain memory, the cursors alone order them.
 func TestRingsPassEntriesBetweenThreads(t *testing.T) {
 	const total = 200_000
 	s, k := newFakeSocket(64, math.MaxUint32-total/2)
-	// Who finds nothing for long lets the other have the CPU, if there is but one.
-	idle := func(looks *int, moved bool) {
-		if *looks++; moved {
-			*looks = 0
-		} else if *looks > 1000 {
-			time.Sleep(time.Microsecond)
-		}
-	}
 	go func() { // the kernel: sends back what is filled, completes what is transmitted
 		for moved, looks := 0, 0; moved < 2*total; {
 			before := moved
@@ -216,7 +218,7 @@ func TestRingsPassEntriesBetweenThreads(t *testing.T) {
 				}
 				moved++
 			}
-			idle(&looks, moved > before)
+			giveWay(&looks, moved > before)
 		}
 	}()
 	d, a := make([]Desc, 16), make([]uint64, 16)
@@ -246,7 +248,7 @@ func TestRingsPassEntriesBetweenThreads(t *testing.T) {
 			}
 			completed++
 		}
-		idle(&looks, filled+received+completed > before)
+		giveWay(&looks, filled+received+completed > before)
 	}
 	if s.TransmitPending() != 0 {
 		t.Errorf("%d pending after all completed", s.TransmitPending())

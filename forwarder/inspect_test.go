@@ -266,7 +266,7 @@ func TestNotifiesSystemd(t *testing.T) {
 		return string(b[:n])
 	}
 	l.start()
-	for _, want := range []string{"READY=1", "WATCHDOG=1", "WATCHDOG=1"} {
+	for _, want := range []string{fmt.Sprintf("MAINPID=%d\nREADY=1", l.cmd.Process.Pid), "WATCHDOG=1", "WATCHDOG=1"} {
 		if got := said(); got != want {
 			t.Errorf("it says %q, want %q", got, want)
 		}

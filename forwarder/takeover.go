@@ -116,7 +116,7 @@ func (g *giver) Prepare(context.Context) (handover.Bundle, error) {
 		g.commits.Unlock()
 		return handover.Bundle{}, err
 	}
-	w := will{Estate: e, StateDir: absolute(g.cfg.StateDir)}
+	w := will{Version: willVersion, Estate: e, StateDir: absolute(g.cfg.StateDir)}
 	if w.Doors, err = g.doors.offer(&fds, g.cfg.Metrics); err == nil {
 		err = g.journal.Lend()
 	}
@@ -181,10 +181,15 @@ func (d *Daemon) forsake() error {
 //
 //	image = length of JSON (8 bytes) | JSON | length of chunk (8 bytes) | chunk | ...
 type will struct {
+	Version  int // of its encoding
 	Estate   *plane.Estate
 	Doors    doorsEstate
 	StateDir string
 }
+
+// willVersion grows when a forwarder of the version before would misread a will.
+// A field that it may pass over is no such case.
+const willVersion = 1
 
 // absolute is a path that means the same to another process.
 func absolute(path string) string {
@@ -227,6 +232,9 @@ func readWill(image []byte) (*will, *desired.State, error) {
 	w := &will{}
 	if err := json.Unmarshal(parts[0], w); err != nil || w.Estate == nil {
 		return nil, nil, fmt.Errorf("read what was handed over: %w", errors.Join(err, errors.New("there is no estate")))
+	}
+	if w.Version != willVersion {
+		return nil, nil, fmt.Errorf("read what was handed over: it is of version %d and this forwarder reads %d: stop the one that runs, and start this one without --take-over", w.Version, willVersion)
 	}
 	state, _, err := replay([]statefile.Record{{Generation: w.Estate.Generation, Chunks: parts[1:]}})
 	if err != nil {

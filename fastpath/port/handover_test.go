@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -46,15 +47,22 @@ func told[T any](t testing.TB, v T) (w T) {
 // held counts the descriptors of this process and its mappings of rings and arenas.
 func held(t testing.TB) (descriptors, mappings int) {
 	t.Helper()
-	all, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
+	runtime.GC() // files that nobody has any more are closed by and by
+	for last, same := -1, 0; same < 5; time.Sleep(2 * time.Millisecond) {
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if descriptors = len(all); descriptors != last {
+			last, same = descriptors, 0
+		}
+		same++
 	}
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(all), strings.Count(string(maps), "socket:[") + strings.Count(string(maps), "memfd:margay-arena")
+	return descriptors, strings.Count(string(maps), "socket:[") + strings.Count(string(maps), "memfd:margay-arena")
 }
 
 // forwarder is what one process has, in handovers from process to process.

@@ -36,14 +36,14 @@ var ctlBinary = sync.OnceValues(func() (string, error) {
 })
 
 // ctl is a run of margayctl against the lab's forwarder.
-func (l *lab) ctl(args ...string) (cmd *exec.Cmd, out, errOut *bytes.Buffer) {
+func (l *lab) ctl(args ...string) (cmd *exec.Cmd, out, errOut *logBuffer) {
 	l.t.Helper()
 	path, err := ctlBinary()
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	cmd = exec.Command(path, append([]string{"--socket", l.socket()}, args...)...)
-	out, errOut = &bytes.Buffer{}, &bytes.Buffer{}
+	out, errOut = &logBuffer{}, &logBuffer{}
 	cmd.Stdout, cmd.Stderr = out, errOut
 	return cmd, out, errOut
 }
@@ -216,15 +216,28 @@ func (l *lab) traces(ctx context.Context, n int) (err error) {
 	return err
 }
 
+// watcher is a margayctl that waits for a packet that never comes.
+type watcher struct {
+	cmd   *exec.Cmd
+	ended chan error
+}
+
+func (l *lab) watcher() *watcher {
+	l.t.Helper()
+	cmd, _, _ := l.ctl("trace", "--filter", "host 203.0.113.9", "-n", "1000", "--timeout", "5m")
+	if err := cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	w := &watcher{cmd, make(chan error, 1)}
+	go func() { w.ended <- cmd.Wait() }()
+	return w
+}
+
 func TestWatchersThatDieMakeRoom(t *testing.T) {
 	l := raised(t)
-	var dying []*exec.Cmd
-	for range 3 {
-		cmd, _, _ := l.ctl("trace", "--filter", "host 203.0.113.9", "-n", "1000", "--timeout", "5m")
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		dying = append(dying, cmd)
+	var dying [3]*watcher
+	for i := range dying {
+		dying[i] = l.watcher()
 	}
 	deaf, err := l.inspect().Capture(t.Context(), &pb.CaptureRequest{
 		Stages: []pb.CaptureRequest_Stage{pb.CaptureRequest_STAGE_RX}, Count: 1e6, Bytes: 1 << 30, TimeoutMs: 60_000,
@@ -238,12 +251,22 @@ func TestWatchersThatDieMakeRoom(t *testing.T) {
 	Eventually(t, "nobody else may watch", func() bool {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		return status.Code(l.traces(ctx, 1)) == codes.ResourceExhausted
+		if status.Code(l.traces(ctx, 1)) == codes.ResourceExhausted {
+			return true
+		}
+		for i, w := range dying { // whose place the question before took
+			select {
+			case <-w.ended:
+				dying[i] = l.watcher()
+			default:
+			}
+		}
+		return false
 	})
 	l.pings() // with four who watch
-	for _, cmd := range dying {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+	for _, w := range dying {
+		_ = w.cmd.Process.Kill()
+		<-w.ended
 	}
 	Eventually(t, "there is room again", func() bool {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -226,7 +226,7 @@ func childGiver(t *testing.T, role, step string) (path string, c *exec.Cmd) {
 	}
 	g := &fake{}
 	s := serveFake(t, g, patient())
-	g.bundle.FDs = []int{listenerFD(t, s.l)}
+	g.hands(listenerFD(t, s.l))
 	c = process(t, "heir", s.path, step, "")
 	g.did(t, "prepare", "freeze", "done")
 	if err := <-s.over; err != nil {

@@ -49,6 +49,13 @@ func (f *fake) note(call string, why error) {
 	f.calls, f.whys = append(f.calls, call), append(f.whys, why)
 }
 
+// hands says which descriptors go along, also while it is served.
+func (f *fake) hands(fds ...int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bundle.FDs = fds
+}
+
 func (f *fake) Facts() Facts { return facts() }
 
 func (f *fake) Prepare(ctx context.Context) (Bundle, error) {

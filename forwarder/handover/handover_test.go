@@ -104,7 +104,7 @@ func TestTwiceInARow(t *testing.T) {
 	noLeak(t)
 	first := &fake{}
 	s := serveFake(t, first, patient())
-	first.bundle.FDs = []int{listenerFD(t, s.l)}
+	first.hands(listenerFD(t, s.l))
 	b, _ := takeAll(t, s.path)
 	first.did(t, "prepare", "freeze", "done")
 	if err := <-s.over; err != nil {

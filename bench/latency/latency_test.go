@@ -33,16 +33,6 @@ func kernelPath(t *testing.T) *stage.Path {
 	return all[0]
 }
 
-// forwarder builds the real one.
-func forwarder(t *testing.T) string {
-	t.Helper()
-	hostnettest.NeedRoot(t)
-	if err := tcp.Installed(); err != nil {
-		t.Skip(err)
-	}
-	return stagetest.Forwarder(t)
-}
-
 func opened(t *testing.T, p *stage.Path, k kind) *talk {
 	t.Helper()
 	c, err := open(t.Context(), p, k.tcp, k.ipv6)
@@ -175,7 +165,7 @@ func TestAskingAllocatesNothing(t *testing.T) {
 
 // Both paths, by ours and by the kernel, with a load beside.
 func TestWindowsOfEveryPath(t *testing.T) {
-	bin := forwarder(t)
+	bin := stagetest.Forwarder(t, tcp.Installed)
 	for name, raise := range map[string]func() ([]*stage.Path, error){
 		"ours":        func() ([]*stage.Path, error) { return stage.OursPairs(t.Context(), "rtt", bin, 1, 1) },
 		"kernel-veth": func() ([]*stage.Path, error) { return stage.KernelPairs(1) },
@@ -240,7 +230,7 @@ func TestEveryCaseIsReported(t *testing.T) {
 
 func TestShortRun(t *testing.T) {
 	var got []harness.Result
-	o := harness.Options{Limit: 2 * time.Minute, Log: io.Discard, Forwarder: forwarder(t)}
+	o := harness.Options{Limit: 2 * time.Minute, Log: io.Discard, Forwarder: stagetest.Forwarder(t, tcp.Installed)}
 	o.Out = func(r harness.Result) error { got = append(got, r); return nil }
 	short := harness.Scenario{Name: "latency", Run: func(ctx context.Context, s *harness.Session) error { // no clock ends it
 		return run(ctx, s, plan{kinds: []kind{{ipv6: true, loaded: true}}, rounds: 1, window: 200 * time.Millisecond, probes: 1, seconds: 1})

@@ -10,19 +10,9 @@ import (
 	"margay.dev/margay/internal/hostnet/hostnettest"
 )
 
-// forwarder builds the real one.
-func forwarder(t *testing.T) string {
-	t.Helper()
-	hostnettest.NeedRoot(t)
-	if err := tcp.Installed(); err != nil {
-		t.Skip(err)
-	}
-	return stagetest.Forwarder(t)
-}
-
 // Each path carries TCP of both families, and gives back what it took.
 func TestEveryPathCarriesTCP(t *testing.T) {
-	for _, c := range contestants(forwarder(t)) {
+	for _, c := range contestants(stagetest.Forwarder(t, tcp.Installed)) {
 		t.Run(c.Name, func(t *testing.T) {
 			threads, files := hostnettest.Threads(t), hostnettest.Descriptors(t)
 			p, err := c.Raise(t.Context())

@@ -15,19 +15,9 @@ import (
 	"margay.dev/margay/internal/hostnet/hostnettest"
 )
 
-// forwarder builds the real one.
-func forwarder(t *testing.T) string {
-	t.Helper()
-	hostnettest.NeedRoot(t)
-	if err := tcp.Installed(); err != nil {
-		t.Skip(err)
-	}
-	return stagetest.Forwarder(t)
-}
-
 // Each path carries TCP, and what it costs is counted.
 func TestEveryPathCarriesTCP(t *testing.T) {
-	for _, c := range contestants(forwarder(t)) {
+	for _, c := range contestants(stagetest.Forwarder(t, tcp.Installed)) {
 		t.Run(c.Name, func(t *testing.T) {
 			threads, files := hostnettest.Threads(t), hostnettest.Descriptors(t)
 			p, err := c.Raise(t.Context())
@@ -71,7 +61,7 @@ func TestPathsThatCannotRunAreNamed(t *testing.T) {
 
 func TestPairsTalkAtOnce(t *testing.T) {
 	var got []harness.Result
-	o := harness.Options{Quick: true, Filter: "workers=1", Log: io.Discard, Forwarder: forwarder(t)}
+	o := harness.Options{Quick: true, Filter: "workers=1", Log: io.Discard, Forwarder: stagetest.Forwarder(t, tcp.Installed)}
 	o.Out = func(r harness.Result) error { got = append(got, r); return nil }
 	if err := harness.Run(t.Context(), o, Scaling()); err != nil {
 		t.Fatal(err)

@@ -10,10 +10,16 @@ import (
 )
 
 // Forwarder builds the real forwarder, which goes with the test, and is the path of
-// its program. It skips the test where nobody could start it, without root.
-func Forwarder(t testing.TB) string {
+// its program. It skips the test where nobody could start it, without root, and
+// where one of needs says what else is missing.
+func Forwarder(t testing.TB, needs ...func() error) string {
 	t.Helper()
 	hostnettest.NeedRoot(t)
+	for _, missing := range needs {
+		if err := missing(); err != nil {
+			t.Skip(err)
+		}
+	}
 	bin := filepath.Join(t.TempDir(), "margay-forwarder")
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput()
 	if err != nil {

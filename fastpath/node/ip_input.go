@@ -10,7 +10,7 @@ import (
 // ip-input believes nothing: it checks the IP header (RFC 1812 section 5.2.2,
 // RFC 8200), finds the transport header, and trims link-layer padding.
 //
-// Uses: Off, Len, Head, L3, InPort. Sets: L4, Proto, Len, flags IPv6,
+// Uses: Off, Len, Head, L3, InPort. Sets: L4, Proto, Len, To, flags IPv6,
 // DontFrag, Expiring, Fragment, FirstPart, Options.
 // Drops: ip-*, ext-header, fragment-invalid, l4-*, rx-offload.
 const (
@@ -49,7 +49,11 @@ func (n *ipInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 
 // inspect checks a packet of any shape.
 func inspect(w *graph.Worker, m *graph.Meta) graph.Edge {
-	e := header(m, w.Packet(m)[m.L3:])
+	p := w.Packet(m)[m.L3:]
+	e := header(m, p)
+	if e == ipRoute {
+		m.To = destination(m, p)
+	}
 	if e == ipRoute && m.L4 != 0 && transportLies(m, w.Mem) {
 		e = dropped(m, graph.L4Length)
 	}
@@ -57,6 +61,14 @@ func inspect(w *graph.Worker, m *graph.Meta) graph.Edge {
 		e = special(w, m, e)
 	}
 	return e
+}
+
+// destination is what Meta.To holds of a packet whose IP header begins with p.
+func destination(m *graph.Meta, p []byte) uint64 {
+	if m.Flags&graph.IPv6 == 0 {
+		return uint64(binary.BigEndian.Uint32(p[16:20])) << 32
+	}
+	return binary.BigEndian.Uint64(p[24:32])
 }
 
 // header checks the IP header. p is what lies in the first buffer from it on.

@@ -39,8 +39,9 @@ func plain4(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 		h := (*[window]byte)(mem[at : at+window])
 		one, two := binary.LittleEndian.Uint64(h[0:8]), binary.LittleEndian.Uint64(h[8:16])
 		total := uint32(bits.ReverseBytes16(uint16(one >> 16)))
+		to := binary.LittleEndian.Uint32(h[16:20])
 		if one&mask != 0x45 || uint8(two) <= 1 || total-window > have-window || class4[h[12]]|class4[h[16]] != unicast4 ||
-			!sumHolds(one, two, binary.LittleEndian.Uint32(h[16:20])) {
+			!sumHolds(one, two, to) {
 			return i
 		}
 		proto := uint8(two >> 8)
@@ -57,6 +58,7 @@ func plain4(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 		m.Flags = flags | graph.Flags(one>>dfBit&1)*graph.DontFrag
 		m.L4, m.Proto = uint16(l3)+pkt.IPv4Size, proto
 		m.Len, m.Head = l3+total, l3+total
+		m.To = uint64(bits.ReverseBytes32(to)) << 32
 		next[i] = ipRoute
 	}
 	return len(idx)
@@ -97,6 +99,7 @@ func plain6(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 		m.Flags = flags | graph.IPv6 | graph.DontFrag
 		m.L4, m.Proto = uint16(l3)+pkt.IPv6Size, proto
 		m.Len, m.Head = l3+total, l3+total
+		m.To = binary.BigEndian.Uint64(h[24:32])
 		next[i] = ipRoute
 	}
 	return len(idx)

@@ -41,15 +41,16 @@ func (t *Tables) sendBack(mem []byte, m *graph.Meta) graph.Edge {
 	return dropped(m, graph.NoRoute)
 }
 
-// way looks up where m goes, as route would, and notes it.
+// way looks up where m goes, as route would, and notes both.
 func (t *Tables) way(mem []byte, m *graph.Meta) *fib.Adjacency {
 	view := t.FIB.View()
-	l3 := m.Off + uint32(m.L3)
+	ip := mem[m.Off+uint32(m.L3):]
+	m.To = destination(m, ip)
 	var nh fib.NextHopID
 	if m.Flags&graph.IPv6 == 0 {
-		nh = view.Lookup4(binary.BigEndian.Uint32(mem[l3+16:]))
+		nh = view.Lookup4(uint32(m.To >> 32))
 	} else {
-		nh = view.Lookup6(binary.BigEndian.Uint64(mem[l3+24:]), binary.BigEndian.Uint64(mem[l3+32:]))
+		nh = view.Lookup6(m.To, binary.BigEndian.Uint64(ip[32:]))
 	}
 	m.Hash = flowHash(mem, m)
 	id := view.Resolve(nh, m.Hash)

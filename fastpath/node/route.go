@@ -10,7 +10,7 @@ import (
 
 // route asks the FIB where each packet goes and whether it may.
 //
-// Uses: Off, L3, L4, InPort, Proto, GSO, Flags. Sets: Adjacency, Hash, and for
+// Uses: Off, L3, L4, InPort, Proto, To, GSO, Flags. Sets: Adjacency, Hash, and for
 // icmp-error Reason and Aux (the MTU). Drops: no-policy, spoofed-source,
 // blackhole, loop; icmp-error drops the rest.
 const (
@@ -101,7 +101,7 @@ func (n *route) lookUp(view fib.View, mem []byte, metas *graph.Slots, idx []uint
 	open4, open6 := 0, 0
 	for i := 0; i < len(idx); {
 		var begun int
-		begun, open4 = n.begin4(view, mem, metas, idx[i:], uint8(i), open4)
+		begun, open4 = n.begin4(view, metas, idx[i:], uint8(i), open4)
 		if i += begun; i == len(idx) {
 			break
 		}
@@ -120,16 +120,14 @@ func (n *route) lookUp(view fib.View, mem []byte, metas *graph.Slots, idx []uint
 // of the first in the batch. It returns how many, and how many lookups are open now.
 //
 //fastpath:hot
-func (n *route) begin4(view fib.View, mem []byte, metas *graph.Slots, idx []uint16, place uint8, open int) (int, int) {
+func (n *route) begin4(view fib.View, metas *graph.Slots, idx []uint16, place uint8, open int) (int, int) {
 	_ = metas[0] // not nil: asked once, not for each packet
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		if m.Flags&graph.IPv6 != 0 {
 			return i, open
 		}
-		at := int(m.Off+uint32(m.L3)) + 16
-		h := (*[4]byte)(mem[at : at+4])
-		open = n.batch.Begin4(view, place+uint8(i), binary.BigEndian.Uint32(h[:]), open)
+		open = n.batch.Begin4(view, place+uint8(i), uint32(m.To>>32), open)
 	}
 	return len(idx), open
 }
@@ -144,9 +142,9 @@ func (n *route) begin6(view fib.View, mem []byte, metas *graph.Slots, idx []uint
 		if m.Flags&graph.IPv6 == 0 {
 			return i, open
 		}
-		at := int(m.Off+uint32(m.L3)) + 24
-		h := (*[16]byte)(mem[at : at+16])
-		open = n.batch.Begin6(view, place+uint8(i), binary.BigEndian.Uint64(h[:8]), binary.BigEndian.Uint64(h[8:]), open)
+		at := int(m.Off+uint32(m.L3)) + 32
+		h := (*[8]byte)(mem[at : at+8])
+		open = n.batch.Begin6(view, place+uint8(i), m.To, binary.BigEndian.Uint64(h[:]), open)
 	}
 	return len(idx), open
 }

@@ -293,6 +293,7 @@ func FuzzShortWay(f *testing.F) {
 		if six {
 			m.Flags |= graph.IPv6
 		}
+		m.To = destination(m, ip)
 		view, st, next := tb.FIB.View(), tb.State(), []graph.Edge{0}
 		n := &route{Tables: tb}
 		n.lookUp(view, s.w.Mem, &s.metas, []uint16{0})

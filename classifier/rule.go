@@ -42,7 +42,7 @@ type Range struct{ First, Last uint16 }
 const MaxRuleID = 1<<24 - 1
 
 // MaxRules is how many rules a list may have.
-const MaxRules = 1 << 20
+const MaxRules = 1<<20 - 1
 
 // Rule is one rule of an ordered list: a packet matches when every part that is
 // not empty matches.

@@ -1,0 +1,318 @@
+package classifier
+
+import "encoding/binary"
+
+// An entry of a list is an item's index and, below it, a bit for each field in
+// which the item spans all of the node's region: nothing is left to ask there.
+type entry uint32
+
+const (
+	fieldMask = 1<<numFields - 1
+	maxItems  = 1 << (32 - numFields)
+)
+
+// region is what a walk knows of a key when it has come to a node: some bits of
+// each field.
+type region struct{ known, value [numFields]uint32 }
+
+// ref names a node (0 and up) or, complemented, a leaf.
+type ref int32
+
+// node is a table: the bits of the key that it takes, and where they lead.
+type node struct {
+	cut    cut
+	kids   []ref
+	height int // tables from here down, this one included
+}
+
+// leaf is what is left to compare, and what holds when nothing matches.
+type leaf struct{ first, count, fallback uint32 }
+
+// cut is a window of bits of one field.
+type cut struct {
+	field        int
+	shift, width uint
+}
+
+// shape is what a build may choose.
+type shape struct {
+	trees  int     // how the rules are split into trees: see groupOf
+	charge float64 // what a doubling of the entries costs, in halvings of the lists
+	leaf   int     // a list of so many is not cut further
+}
+
+// cutter builds the trees of one image.
+type cutter struct {
+	items []item
+	none  uint32 // the rank of no rule
+	shape shape
+	every bool // all matches are wanted, not the first: nothing is removed below a rule that covers
+
+	nodes  []node
+	leaves []leaf
+	boxes  []uint32 // indexes of items, as the leaves have them
+	cells  int
+
+	byList map[string]ref // lists seen: a list in a like region leads to the same node
+	byKids map[string]ref // tables seen
+	byBox  map[string]uint32
+	key    []byte
+	counts []uint32
+	scores []window
+}
+
+func newCutter(items []item, none uint32, s shape) *cutter {
+	return &cutter{items: items, none: none, shape: s, byList: map[string]ref{}, byKids: map[string]ref{}, byBox: map[string]uint32{},
+		counts: make([]uint32, maxMask+1)}
+}
+
+// build makes the tree of a list and returns its root. The tables and boxes
+// that it adds take at most allow bytes, or what the boxes alone take.
+func (c *cutter) build(list []entry, allow float64) ref {
+	list, fallback := c.narrow(list, &region{}, fieldMask)
+	return c.grow(list, fallback, &region{}, 0, allow)
+}
+
+// grow makes the subtree of a list that narrow has seen.
+func (c *cutter) grow(list []entry, fallback uint32, in *region, depth int, allow float64) ref {
+	if len(list) <= c.shape.leaf {
+		return c.leaf(list, fallback)
+	}
+	key := string(c.listKey(list, fallback, in))
+	if r, ok := c.byList[key]; ok {
+		return r
+	}
+	r := c.divide(list, fallback, in, depth, allow)
+	c.byList[key] = r
+	return r
+}
+
+// divide cuts a list, or makes a leaf of it where a cut does not pay.
+func (c *cutter) divide(list []entry, fallback uint32, in *region, depth int, allow float64) ref {
+	best, ok := c.choose(list, allow)
+	if !ok || depth == maxLevels-1 {
+		return c.leaf(list, fallback)
+	}
+	parts, ends := c.deal(list, best)
+	total := float64(len(parts))
+	allow -= float64(len(ends) * cellSize)
+	kids := make([]ref, len(ends))
+	sub := *in
+	sub.known[best.field] |= (1<<best.width - 1) << best.shift
+	from := uint32(0)
+	for i, end := range ends {
+		sub.value[best.field] = in.value[best.field]&^((1<<best.width-1)<<best.shift) | uint32(i)<<best.shift
+		if in.conflicts(best, uint32(i)) {
+			kids[i] = c.leaf(nil, c.none) // bits that were known before say that no key comes here
+		} else {
+			share := allow * float64(end-from) / max(total, 1)
+			part, rest := c.narrow(parts[from:end:end], &sub, 1<<best.field)
+			if rest == c.none {
+				rest = fallback
+			}
+			kids[i] = c.grow(part, rest, &sub, depth+1, share)
+		}
+		from = end
+	}
+	return c.table(best, kids)
+}
+
+// conflicts reports whether a value of the window is ruled out by what is known.
+func (in *region) conflicts(w cut, value uint32) bool {
+	mask := in.known[w.field] & ((1<<w.width - 1) << w.shift)
+	return (value<<w.shift^in.value[w.field])&mask != 0
+}
+
+// deal sorts a list into the cells of a cut. ends[i] is where cell i's part ends.
+func (c *cutter) deal(list []entry, w cut) (parts []entry, ends []uint32) {
+	mask := uint32(1)<<w.width - 1
+	ends = make([]uint32, mask+2)
+	total := uint32(0)
+	for _, e := range list {
+		first, n := c.placesOf(e, w)
+		total += n
+		for j := range n {
+			ends[(first+j)&mask+1]++
+		}
+	}
+	for i := range mask {
+		ends[i+1] += ends[i]
+	}
+	parts = make([]entry, total)
+	for _, e := range list {
+		first, n := c.placesOf(e, w)
+		for j := range n {
+			at := &ends[(first+j)&mask]
+			parts[*at] = e
+			*at++
+		}
+	}
+	return parts, ends[:mask+1]
+}
+
+// placesOf is where an entry goes under a cut: the first cell and how many from
+// there on, modulo the number of cells.
+func (c *cutter) placesOf(e entry, w cut) (first, n uint32) {
+	mask := uint32(1)<<w.width - 1
+	if e>>w.field&1 != 0 {
+		return 0, mask + 1
+	}
+	it := &c.items[e>>numFields]
+	a, b := it.lo[w.field]>>w.shift, it.hi[w.field]>>w.shift
+	if b-a >= mask {
+		return 0, mask + 1
+	}
+	return a & mask, b - a + 1
+}
+
+// narrow looks at a list anew in a region of which some fields have become
+// smaller: entries that no key of the region is inside go, entries that span
+// it are marked, and what lies below one that spans it in every field goes,
+// too: that one's rank is returned, c.none if there is no such. The list is
+// changed in place.
+func (c *cutter) narrow(list []entry, in *region, changed entry) ([]entry, uint32) {
+	kept := list[:0]
+	for _, e := range list {
+		e, ok := c.placed(e, in, changed)
+		if !ok {
+			continue
+		}
+		if e&fieldMask == fieldMask && !c.every {
+			return kept, c.items[e>>numFields].rank
+		}
+		kept = append(kept, e)
+	}
+	if !c.every && len(kept) <= 16 {
+		kept = c.unshadowed(kept)
+	}
+	return kept, c.none
+}
+
+// placed compares an entry with the region in the changed fields.
+func (c *cutter) placed(e entry, in *region, changed entry) (entry, bool) {
+	it := &c.items[e>>numFields]
+	for f := range numFields {
+		if bit := entry(1) << f; changed&bit != 0 && e&bit == 0 {
+			most := uint32(1<<fields[f].bits - 1)
+			low, high := in.value[f], in.value[f]|most&^in.known[f]
+			open := it.lo[f] ^ it.hi[f]
+			prefix := open&(open+1) == 0 && it.lo[f]&open == 0
+			if it.lo[f] > high || it.hi[f] < low || prefix && (it.lo[f]^low)&in.known[f]&^open != 0 {
+				return e, false
+			}
+			if it.lo[f] <= low && high <= it.hi[f] {
+				e |= bit
+			}
+		}
+	}
+	return e, true
+}
+
+// unshadowed removes from a short list what an earlier entry contains.
+func (c *cutter) unshadowed(list []entry) []entry {
+	kept := list[:0]
+next:
+	for _, e := range list {
+		for _, a := range kept {
+			if c.contains(a, e) {
+				continue next
+			}
+		}
+		kept = append(kept, e)
+	}
+	return kept
+}
+
+// contains reports whether all of b, as far as it is in the region, is in a.
+func (c *cutter) contains(a, b entry) bool {
+	x, y := &c.items[a>>numFields], &c.items[b>>numFields]
+	for f := range numFields {
+		if a>>f&1 == 0 && (b>>f&1 != 0 || x.lo[f] > y.lo[f] || x.hi[f] < y.hi[f]) {
+			return false
+		}
+	}
+	return true
+}
+
+// listKey is equal for lists that lead to equal subtrees: the entries, and what
+// is known of the fields that they still ask for.
+func (c *cutter) listKey(list []entry, fallback uint32, in *region) []byte {
+	k := binary.LittleEndian.AppendUint32(c.key[:0], fallback)
+	open := entry(fieldMask)
+	for _, e := range list {
+		k = binary.LittleEndian.AppendUint32(k, uint32(e))
+		open &= e
+	}
+	for f := range numFields {
+		if open>>f&1 != 0 {
+			continue
+		}
+		sig := uint32(0)
+		for _, e := range list {
+			if e>>f&1 == 0 {
+				it := &c.items[e>>numFields]
+				sig |= significant(it.lo[f], it.hi[f])
+			}
+		}
+		k = binary.LittleEndian.AppendUint32(k, in.known[f]&sig)
+		k = binary.LittleEndian.AppendUint32(k, in.value[f]&sig)
+	}
+	c.key = k
+	return k
+}
+
+// leaf makes or finds the leaf of a list.
+func (c *cutter) leaf(list []entry, fallback uint32) ref {
+	k := c.key[:0]
+	for _, e := range list {
+		k = binary.LittleEndian.AppendUint32(k, uint32(e>>numFields))
+	}
+	first, ok := c.byBox[string(k)]
+	if !ok {
+		first = uint32(len(c.boxes))
+		for _, e := range list {
+			c.boxes = append(c.boxes, uint32(e>>numFields))
+		}
+		c.byBox[string(k)] = first
+	}
+	k = binary.LittleEndian.AppendUint32(append(k, 'l'), fallback) // an odd length: no list's key
+	c.key = k
+	r, ok := c.byList[string(k)]
+	if !ok {
+		r = ^ref(len(c.leaves))
+		c.leaves = append(c.leaves, leaf{first, uint32(len(list)), fallback})
+		c.byList[string(k)] = r
+	}
+	return r
+}
+
+// table makes or finds the node with these children; where all are the same
+// there is nothing to ask.
+func (c *cutter) table(w cut, kids []ref) ref {
+	same, height := true, 0
+	k := append(c.key[:0], byte(w.field), byte(w.shift), byte(w.width))
+	for _, r := range kids {
+		same = same && r == kids[0]
+		height = max(height, c.height(r))
+		k = binary.LittleEndian.AppendUint32(k, uint32(r))
+	}
+	c.key = k
+	if same {
+		return kids[0]
+	}
+	r, ok := c.byKids[string(k)]
+	if !ok {
+		r = ref(len(c.nodes))
+		c.nodes = append(c.nodes, node{w, kids, height + 1})
+		c.cells += len(kids)
+		c.byKids[string(k)] = r
+	}
+	return r
+}
+
+func (c *cutter) height(r ref) int {
+	if r < 0 {
+		return 0
+	}
+	return c.nodes[r].height
+}

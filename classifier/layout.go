@@ -1,0 +1,92 @@
+package classifier
+
+// The layout of an image, in little-endian bytes. docs/CLASSIFIER.md says the
+// same in words.
+const (
+	magic      = 0x534c435947524d00 // "\0MRGYCLS" read as a little-endian word
+	version    = 1
+	headerSize = 256
+	maxLevels  = 16 // tables that a walk passes before its leaf
+	maxTrees   = 4  // beside one of Log rules
+
+	offMagic    = 0
+	offVersion  = 8
+	offMode     = 12
+	offSize     = 16
+	offChecksum = 24 // CRC-32C of all other bytes
+	offRules    = 32
+	offBoxes    = 36
+	offCells    = 40
+	offLevels   = 44
+	offTrees    = 48
+	offLogTrees = 52
+	offStarts   = 64  // maxLevels words of 32 bits
+	offRoots    = 128 // maxTrees entries of rootSize, and one for the log tree
+	rootSize    = 16
+
+	cellSize    = 8
+	boxSize     = 32
+	verdictSize = 4
+	padBoxes    = 8 // behind the last box, none of them ever matches
+	lineSize    = 64
+)
+
+// A cell names what comes next. With leafBit it is a leaf: boxes to compare and
+// the rank that stands when none of them matches. Without, it is a table: the
+// bits of the key to take, and where the table begins.
+//
+//	leaf    63: 1 | 62..43: fallback rank | 42..23: boxes | 22..0: first box
+//	table   63: 0 | 53..40: mask | 38: word of the key | 37..32: shift | 31..0: first cell
+const (
+	leafBit       = 1 << 63
+	fallbackShift = 43
+	countShift    = 23
+	rankMask      = 1<<20 - 1
+	countMask     = 1<<20 - 1
+	firstMask     = 1<<23 - 1
+	wordShift     = 38
+	cutShift      = 32
+	maskShift     = 40
+	maxMask       = 1<<14 - 1
+	tableBits     = maxMask<<maskShift | 1<<wordShift | 63<<cutShift | (1<<32 - 1)
+)
+
+// maxBoxes is how many boxes a leaf cell can number, padding included.
+const maxBoxes = firstMask + 1 - padBoxes
+
+func leafCell(first, count, fallback uint32) uint64 {
+	return leafBit | uint64(fallback)<<fallbackShift | uint64(count)<<countShift | uint64(first)
+}
+
+func tableCell(base uint32, word, shift uint, mask uint32) uint64 {
+	return uint64(mask)<<maskShift | uint64(word)<<wordShift | uint64(shift)<<cutShift | uint64(base)
+}
+
+// box is one rule, or part of one, as the walkers compare it: a packet is inside
+// when for each field its value minus the low end, modulo the field's width, is
+// at most the span. A local class takes the place of an address.
+type box struct {
+	dst, src             uint32 // low ends
+	dport, sport, proto  uint16
+	rankLow              uint16
+	dstSpan, srcSpan     uint32 // high end minus low end
+	dportSpan, sportSpan uint16
+	protoSpan            uint16
+	rankHigh             uint16
+}
+
+// rank is the position of the box's rule in the list.
+func (b *box) rank() uint32 { return uint32(b.rankHigh)<<16 | uint32(b.rankLow) }
+
+// never is a box that no key is inside: a key has no protocol over 255.
+func never(rank uint32) box {
+	return box{proto: 1<<16 - 1, rankLow: uint16(rank), rankHigh: uint16(rank >> 16)}
+}
+
+// align rounds a size up to whole cache lines.
+func align(n int) int { return (n + lineSize - 1) &^ (lineSize - 1) }
+
+// imageSize is the bytes of an image of so many cells, boxes and rules.
+func imageSize(cells, boxes, rules int) int {
+	return headerSize + align(cells*cellSize) + align((boxes+padBoxes)*boxSize) + align((rules+1)*verdictSize)
+}

@@ -1,0 +1,148 @@
+package classifier
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"unsafe"
+)
+
+// The tables lie in memory as docs/CLASSIFIER.md has them.
+var (
+	_ = [1]struct{}{}[unsafe.Sizeof(box{})-boxSize]
+	_ = [1]struct{}{}[offRoots+(maxTrees+1)*rootSize+48-headerSize]
+)
+
+// imageOf compiles a small list with tables on several levels and a Log rule.
+func imageOf(t testing.TB) []byte {
+	list := []Rule{{Action: Log, Source: Side{Ports: []Range{{5, 9}}}}}
+	for i := range 81 {
+		n := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i % 9), 0, 0}), 16)
+		port := uint16(i / 9)
+		list = append(list, Rule{ID: uint32(i), Action: Deny, Source: Side{Nets: []netip.Prefix{n}}, Destination: Side{Ports: []Range{{port, port}}}})
+	}
+	c, err := Compile(list, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Image
+}
+
+// seal makes the checksum and the size right again.
+func seal(image []byte) {
+	binary.LittleEndian.PutUint64(image[offSize:], uint64(len(image)))
+	binary.LittleEndian.PutUint32(image[offChecksum:], checksum(image))
+}
+
+// roam walks a program with many keys: whatever was loaded, each walk must end.
+func roam(p *Program, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	keys := make([]Key, 2*Burst+1)
+	for i := range keys {
+		keys[i] = NewKey(0x0a000000|rng.Uint32()&0x073f0f, rng.Uint32(), uint8(rng.UintN(256)), uint16(rng.UintN(20)), uint16(rng.UintN(100)))
+	}
+	out := make([]Verdict, len(keys))
+	p.Match(keys, out)
+	for i := range keys {
+		p.MatchOne(&keys[i])
+		p.Logged(&keys[i], nil)
+	}
+}
+
+func TestEveryBrokenByteIsRefused(t *testing.T) {
+	image := imageOf(t)
+	p, err := Load(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.levels < 2 || !p.HasLog() {
+		t.Fatalf("%d levels, log %v: the image is too plain to break", p.levels, p.HasLog())
+	}
+	for i := range image {
+		for _, flip := range []byte{1, 0x80, 0xff} {
+			image[i] ^= flip
+			if _, err := Load(image); !errors.Is(err, ErrImage) {
+				t.Errorf("byte %d xor %#x: got %v", i, flip, err)
+			}
+			image[i] ^= flip
+		}
+		if _, err := Load(image[:i]); !errors.Is(err, ErrImage) {
+			t.Errorf("cut to %d bytes: got %v", i, err)
+		}
+	}
+}
+
+// With the checksum made right, each broken byte is refused or walked safely.
+func TestEveryForgedByteIsRefusedOrWalked(t *testing.T) {
+	image := imageOf(t)
+	refused, walked := 0, 0
+	for i := range image {
+		for _, flip := range []byte{1, 0x10, 0x80, 0xff} {
+			forged := append([]byte(nil), image...)
+			forged[i] ^= flip
+			seal(forged)
+			p, err := Load(forged)
+			if err != nil {
+				refused++
+				continue
+			}
+			walked++
+			roam(p, uint64(i))
+		}
+	}
+	if refused == 0 || walked == 0 {
+		t.Errorf("%d refused and %d walked: one of the two was never seen", refused, walked)
+	}
+}
+
+// A cell that leads back to its own level would make a walk endless.
+func TestLoopIsRefused(t *testing.T) {
+	image := imageOf(t)
+	p, err := Load(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for level := range p.levels {
+		at := int(p.starts[level])
+		forged := append([]byte(nil), image...)
+		binary.LittleEndian.PutUint64(forged[headerSize+at*cellSize:], tableCell(uint32(at), 0, 0, 0))
+		seal(forged)
+		if _, err := Load(forged); !errors.Is(err, ErrImage) {
+			t.Errorf("level %d: got %v", level, err)
+		}
+	}
+}
+
+func TestTablesBeginOnLines(t *testing.T) {
+	for range 50 {
+		p, err := Load(imageOf(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, at := range map[string]unsafe.Pointer{
+			"cells": unsafe.Pointer(&p.cells[0]), "boxes": unsafe.Pointer(&p.boxes[0]), "verdicts": unsafe.Pointer(&p.verdicts[0]),
+		} {
+			if uintptr(at)%lineSize != 0 {
+				t.Errorf("%s begin at %p", name, at)
+			}
+		}
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	image := imageOf(f)
+	f.Add(image, true)
+	f.Add(image[:headerSize], true)
+	f.Fuzz(func(t *testing.T, image []byte, sealed bool) {
+		if sealed && len(image) >= headerSize {
+			seal(image)
+		}
+		if p, err := Load(image); err == nil {
+			roam(p, 1)
+		} else if !errors.Is(err, ErrImage) {
+			t.Error(err)
+		}
+	})
+}

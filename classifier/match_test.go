@@ -1,0 +1,116 @@
+package classifier_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"margay.dev/margay/classifier"
+	"margay.dev/margay/classifier/oracle"
+)
+
+// load compiles and loads a list that must do both.
+func load(t testing.TB, list []classifier.Rule, o classifier.Options) *classifier.Program {
+	t.Helper()
+	c, err := classifier.Compile(list, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := classifier.Load(c.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// agree asks program and oracle about packets, one at a time and in bursts, and
+// returns how many were decided by a rule.
+func agree(t testing.TB, list []classifier.Rule, p *classifier.Program, packets []oracle.Packet) (hits int) {
+	t.Helper()
+	keys := make([]classifier.Key, len(packets))
+	for i := range packets {
+		keys[i] = keyOf(packets[i])
+	}
+	got := make([]classifier.Verdict, len(keys))
+	p.Match(keys, got)
+	for i, packet := range packets {
+		rank, logged := oracle.Match(list, nil, packet)
+		want := classifier.Verdict(0)
+		if rank < len(list) {
+			want = classifier.NewVerdict(list[rank].Action, list[rank].ID, 0)
+			hits++
+		}
+		if one := p.MatchOne(&keys[i]); got[i] != want || one != want {
+			t.Fatalf("%+v: %v in a burst, %v alone, want %v (position %d)", packet, got[i], one, want, rank)
+		}
+		if ids := p.Logged(&keys[i], nil); fmt.Sprint(ids) != fmt.Sprint(idsOf(list, logged)) {
+			t.Fatalf("%+v: logged by %v, want %v", packet, ids, idsOf(list, logged))
+		}
+	}
+	return hits
+}
+
+func idsOf(list []classifier.Rule, positions []int) []uint32 {
+	var ids []uint32
+	for _, i := range positions {
+		ids = append(ids, list[i].ID)
+	}
+	return ids
+}
+
+func TestProgramsAgreeWithTheOracle(t *testing.T) {
+	hits, asked := 0, 0
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		list := someRules(rng, rng.IntN(1<<rng.IntN(9)))
+		p := load(t, list, classifier.Options{})
+		hits += agree(t, list, p, probes(rng, list, 300))
+		asked += 300
+	}
+	if hits < asked/4 || hits > asked*99/100 {
+		t.Errorf("%d of %d packets met a rule: the probes show little", hits, asked)
+	}
+}
+
+// A list that asks for no address is one list for both families.
+func TestListWithoutAddressesJudgesIPv6(t *testing.T) {
+	list := []classifier.Rule{
+		{ID: 1, Action: classifier.Log, Protocols: []classifier.Range{{First: 58, Last: 58}}},
+		{ID: 2, Action: classifier.Allow, Protocols: []classifier.Range{{First: 6, Last: 6}}, Destination: classifier.Side{Ports: []classifier.Range{{First: 443, Last: 443}}}},
+		{ID: 3, Action: classifier.Deny},
+	}
+	a, b := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+	agree(t, list, load(t, list, classifier.Options{}), []oracle.Packet{
+		{Source: a, Destination: b, Protocol: 6, DestinationPort: 443}, {Source: a, Destination: b, Protocol: 6, DestinationPort: 80}, {Source: a, Destination: b, Protocol: 58, DestinationPort: 128 << 8},
+	})
+}
+
+func TestEmptyListMatchesNothing(t *testing.T) {
+	p := load(t, nil, classifier.Options{})
+	for _, packet := range probes(rand.New(rand.NewPCG(1, 1)), nil, 40) {
+		k := keyOf(packet)
+		if v := p.MatchOne(&k); v != 0 {
+			t.Fatalf("%+v: %v", packet, v)
+		}
+	}
+}
+
+func TestMatchAllocatesNothing(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	list := someRules(rng, 500)
+	p := load(t, list, classifier.Options{})
+	keys := make([]classifier.Key, 256)
+	for i, packet := range probes(rng, list, len(keys)) {
+		keys[i] = keyOf(packet)
+	}
+	out := make([]classifier.Verdict, len(keys))
+	ids := make([]uint32, 0, len(list))
+	if n := testing.AllocsPerRun(20, func() {
+		p.Match(keys, out)
+		out[0] = p.MatchOne(&keys[1])
+		ids = p.Logged(&keys[2], ids[:0])
+	}); n != 0 {
+		t.Errorf("%v allocations a run", n)
+	}
+}

@@ -89,14 +89,14 @@ func (c *cutter) windows(list []entry, f int, maxWidth uint, scale, allow float6
 		all &= mask
 	}
 	useful |= fixed &^ all
-	useful &= uint32(1<<fields[f].bits - 1)
+	useful &= uint32(1<<c.bits[f] - 1)
 	n := float64(len(list))
 	logN := log2(n)
-	for low := uint(bits.TrailingZeros32(useful)); low < uint(fields[f].bits); low++ {
+	for low := uint(bits.TrailingZeros32(useful)); low < uint(c.bits[f]); low++ {
 		if useful>>low&1 == 0 {
 			continue
 		}
-		for width := uint(1); width <= maxWidth && low+width <= uint(fields[f].bits); width++ {
+		for width := uint(1); width <= maxWidth && low+width <= uint(c.bits[f]); width++ {
 			if useful>>(low+width-1)&1 == 0 {
 				continue
 			}

@@ -2,6 +2,7 @@ package classifier
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 )
 
@@ -9,17 +10,33 @@ import (
 type Options struct {
 	// Budget is the most bytes that the image may take; 0 means 64 MiB.
 	Budget int
+	// Literals numbers lists of prefixes; nil means one for this compile alone.
+	Literals *Literals
+	// Combinations are sets that addresses are known to be in together. They are
+	// judged by the trees. No set and each set alone need not be named.
+	Combinations [][]SetID
+	// Editable keeps the list beside the trees, so that Program.Edit can change
+	// it. A list that is compiled over classes always is.
+	Editable bool
 }
 
 // Report says what a compile made.
 type Report struct {
 	Rules, Boxes, Cells, Trees, Levels int
-	Bytes                              int // of the image
+	Bytes                              int    // of the image
+	Known                              [2]int // local classes of source and destination, 0 in mode Addresses
+}
+
+// Set is a set that a program names. Prefixes are those of an anonymous one.
+type Set struct {
+	ID       SetID
+	Prefixes []netip.Prefix
 }
 
 // Compiled is a list in the form that Load takes.
 type Compiled struct {
 	Image  []byte
+	Sets   []Set // in ascending order: what the label table must know for this program
 	Report Report
 }
 
@@ -31,48 +48,52 @@ func Compile(list []Rule, o Options) (*Compiled, error) {
 	if err := Validate(list); err != nil {
 		return nil, err
 	}
-	if !literal(list) {
-		return nil, fmt.Errorf("compile %d rules: want at most one IPv4 prefix a side, and no sets", len(list))
+	w := work{list: list, budget: o.Budget, literals: o.Literals}
+	if w.budget == 0 {
+		w.budget = defaultBudget
 	}
-	if o.Budget == 0 {
-		o.Budget = defaultBudget
+	if w.literals == nil {
+		w.literals = NewLiterals()
 	}
-	items, logs, err := itemsOf(list, o.Budget)
-	if err != nil {
-		return nil, fmt.Errorf("compile %d rules into %d bytes: %w", len(list), o.Budget, err)
+	if err := w.prepare(o.Combinations, o.Editable); err != nil {
+		return nil, fmt.Errorf("compile %d rules into %d bytes: %w", len(list), w.budget, err)
 	}
-	p := assemble(list, items, logs, o.Budget)
-	if p.size > o.Budget {
-		return nil, fmt.Errorf("compile %d rules into %d bytes: %d boxes and %d cells take %d", len(list), o.Budget, len(p.boxes)-padBoxes, len(p.cells), p.size)
+	p := w.assemble()
+	if p.size > w.budget {
+		return nil, fmt.Errorf("compile %d rules into %d bytes: %d boxes, %d cells and %d boxes in a row take %d: raise the budget or split the list",
+			len(list), w.budget, len(p.boxes)-padBoxes, len(p.cells), len(p.linear.boxes), p.size)
 	}
-	return &Compiled{Image: p.encode(), Report: Report{
+	c := &Compiled{Image: p.encode(), Sets: w.sets(), Report: Report{
 		Rules: len(list), Boxes: len(p.boxes) - padBoxes, Cells: len(p.cells), Trees: len(p.trees), Levels: p.levels, Bytes: p.size,
-	}}, nil
-}
-
-// itemsOf makes the items of the deciding rules and of the log rules.
-func itemsOf(list []Rule, budget int) (items, logs []item, err error) {
-	limit := min(budget/boxSize, maxBoxes, maxItems)
-	for rank := range list {
-		r := &list[rank]
-		into := &items
-		if r.Action == Log {
-			into = &logs
-		}
-		*into, err = expand(*into, r, uint32(rank), addresses(r.Source.Nets), addresses(r.Destination.Nets), limit)
-		if err != nil {
-			return nil, nil, err
+	}}
+	for i, s := range p.sides {
+		if s != nil {
+			c.Report.Known[i] = int(s.known)
 		}
 	}
-	return items, logs, nil
+	return c, nil
 }
 
 // assemble builds the trees and lays them out.
-func assemble(list []Rule, items, logs []item, budget int) *Program {
+func (w *work) assemble() *Program {
 	s := shape{trees: 4, charge: 1.2, leaf: 4}
-	c := newCutter(append(slices.Clip(items), logs...), uint32(len(list)), s)
-	trees := c.plant(groups(items, s.trees, 0), float64(budget)/float64(len(c.items)))
+	items := append(slices.Clip(w.items), w.logs...)
+	c := newCutter(items, uint32(len(w.list)), s)
+	if w.mode == Classes {
+		c.bits[fieldSource], c.bits[fieldDestination] = 16, 16
+	}
+	each := float64(w.budget) / float64(len(items))
+	trees := c.plant(groups(w.items, s.trees, 0), each)
 	c.every = true
-	logTrees := c.plant(groups(c.items, 1, len(items)), float64(budget)/float64(len(c.items)))
-	return c.lay(trees, logTrees, list)
+	logs := c.plant(groups(items, 1, len(w.items)), each)
+	p := c.lay(trees, logs, w.list)
+	p.mode, p.linear = w.mode, w.block()
+	for i := range w.sides {
+		if w.mode == Classes {
+			p.sides[i] = newSide(w.sides[i].ids, w.sides[i].rows)
+		}
+	}
+	n := p.counts()
+	p.size = n.parts()[numParts]
+	return p
 }

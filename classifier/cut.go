@@ -46,7 +46,8 @@ type cutter struct {
 	items []item
 	none  uint32 // the rank of no rule
 	shape shape
-	every bool // all matches are wanted, not the first: nothing is removed below a rule that covers
+	bits  [numFields]int // how wide each field is
+	every bool           // all matches are wanted, not the first: nothing is removed below a rule that covers
 
 	nodes  []node
 	leaves []leaf
@@ -62,8 +63,12 @@ type cutter struct {
 }
 
 func newCutter(items []item, none uint32, s shape) *cutter {
-	return &cutter{items: items, none: none, shape: s, byList: map[string]ref{}, byKids: map[string]ref{}, byBox: map[string]uint32{},
+	c := &cutter{items: items, none: none, shape: s, byList: map[string]ref{}, byKids: map[string]ref{}, byBox: map[string]uint32{},
 		counts: make([]uint32, maxMask+1)}
+	for f := range fields {
+		c.bits[f] = fields[f].bits
+	}
+	return c
 }
 
 // build makes the tree of a list and returns its root. The tables and boxes
@@ -193,7 +198,7 @@ func (c *cutter) placed(e entry, in *region, changed entry) (entry, bool) {
 	it := &c.items[e>>numFields]
 	for f := range numFields {
 		if bit := entry(1) << f; changed&bit != 0 && e&bit == 0 {
-			most := uint32(1<<fields[f].bits - 1)
+			most := uint32(1<<c.bits[f] - 1)
 			low, high := in.value[f], in.value[f]|most&^in.known[f]
 			open := it.lo[f] ^ it.hi[f]
 			prefix := open&(open+1) == 0 && it.lo[f]&open == 0

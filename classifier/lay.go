@@ -32,7 +32,6 @@ func (c *cutter) lay(trees, logs []planted, list []Rule) *Program {
 	for i := range list {
 		p.verdicts[i] = NewVerdict(list[i].Action, list[i].ID, 0)
 	}
-	p.size = imageSize(len(p.cells), len(c.boxes), len(list))
 	return p
 }
 
@@ -68,41 +67,75 @@ func (c *cutter) cell(r ref, base []uint32) uint64 {
 	return tableCell(base[r], f.word, f.offset+n.cut.shift, uint32(len(n.kids)-1))
 }
 
+// counts says how many of everything the program has.
+func (p *Program) counts() counts {
+	n := counts{mode: p.mode, rules: p.Rules(), boxes: len(p.boxes) - padBoxes, cells: len(p.cells), linear: len(p.linear.boxes), terms: len(p.linear.terms)}
+	for i, s := range p.sides {
+		if s != nil {
+			r := s.rows.Load()
+			n.sides[i].sets, n.sides[i].known, n.sides[i].members = len(s.ids), int(r.count()), len(r.sets)
+		}
+	}
+	return n
+}
+
 // encode writes the program as an image.
 func (p *Program) encode() []byte {
+	n := p.counts()
+	at := n.parts()
+	b := make([]byte, at[numParts])
+	p.encodeHeader(b, &n)
+	putWords(b[at[partCells]:], p.cells, 8)
+	for i := range p.boxes {
+		p.boxes[i].write(b[at[partBoxes]+i*boxSize:])
+	}
+	putWords(b[at[partVerdicts]:], p.verdicts, 4)
+	for i := range p.linear.boxes {
+		p.linear.boxes[i].write(b[at[partLinear]+i*boxSize:])
+	}
+	putWords(b[at[partTermAt]:], p.linear.termAt, 4)
+	putWords(b[at[partTerms]:], p.linear.terms, 4)
+	for i, s := range p.sides {
+		if s != nil {
+			r := s.rows.Load()
+			putWords(b[at[partSides+3*i]:], s.ids, 4)
+			putWords(b[at[partSides+3*i+1]:], r.at, 4)
+			putWords(b[at[partSides+3*i+2]:], r.sets, 4)
+		}
+	}
+	binary.LittleEndian.PutUint32(b[offChecksum:], checksum(b))
+	return b
+}
+
+// encodeHeader writes all of the header but the checksum.
+func (p *Program) encodeHeader(b []byte, n *counts) {
 	le := binary.LittleEndian
-	b := make([]byte, p.size)
 	le.PutUint64(b[offMagic:], magic)
 	le.PutUint32(b[offVersion:], version)
 	le.PutUint32(b[offMode:], uint32(p.mode))
-	le.PutUint64(b[offSize:], uint64(p.size))
-	boxes := len(p.boxes) - padBoxes
-	for at, n := range map[int]int{offRules: p.Rules(), offBoxes: boxes, offCells: len(p.cells), offLevels: p.levels, offTrees: len(p.trees), offLogTrees: len(p.logs)} {
-		le.PutUint32(b[at:], uint32(n))
+	le.PutUint64(b[offSize:], uint64(len(b)))
+	putWords(b[offRules:], []int{n.rules, n.boxes, n.cells, p.levels, len(p.trees), len(p.logs)}, 4)
+	putWords(b[offStarts:], p.starts[:], 4)
+	for i, t := range slices.Concat(p.trees, make([]tree, maxTrees-len(p.trees)), p.logs) {
+		le.PutUint64(b[offRoots+i*rootSize:], t.root)
+		le.PutUint32(b[offRoots+i*rootSize+8:], t.min)
 	}
-	for i, start := range p.starts {
-		le.PutUint32(b[offStarts+4*i:], start)
+	extra := []int{n.linear, n.terms}
+	for _, s := range n.sides {
+		extra = append(extra, s.sets, s.known, s.members)
 	}
-	for first, trees := range map[int][]tree{0: p.trees, maxTrees: p.logs} {
-		for i, t := range trees {
-			le.PutUint64(b[offRoots+(first+i)*rootSize:], t.root)
-			le.PutUint32(b[offRoots+(first+i)*rootSize+8:], t.min)
+	putWords(b[offExtra:], extra, 4)
+}
+
+// putWords writes numbers one after the other, of 4 or 8 bytes each.
+func putWords[T ~uint32 | ~uint64 | ~int](b []byte, words []T, size int) {
+	for i, w := range words {
+		if size == 8 {
+			binary.LittleEndian.PutUint64(b[i*8:], uint64(w))
+		} else {
+			binary.LittleEndian.PutUint32(b[i*4:], uint32(w))
 		}
 	}
-	at := headerSize
-	for i, c := range p.cells {
-		le.PutUint64(b[at+i*cellSize:], c)
-	}
-	at += align(len(p.cells) * cellSize)
-	for i := range p.boxes {
-		p.boxes[i].write(b[at+i*boxSize:])
-	}
-	at += align(len(p.boxes) * boxSize)
-	for i, v := range p.verdicts {
-		le.PutUint32(b[at+i*verdictSize:], uint32(v))
-	}
-	le.PutUint32(b[offChecksum:], checksum(b))
-	return b
 }
 
 // write puts the box at the beginning of b.

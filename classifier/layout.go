@@ -23,6 +23,7 @@ const (
 	offStarts   = 64  // maxLevels words of 32 bits
 	offRoots    = 128 // maxTrees entries of rootSize, and one for the log tree
 	rootSize    = 16
+	offExtra    = 208 // counts of the sections behind the verdicts, 32 bits each
 
 	cellSize    = 8
 	boxSize     = 32
@@ -86,7 +87,38 @@ func never(rank uint32) box {
 // align rounds a size up to whole cache lines.
 func align(n int) int { return (n + lineSize - 1) &^ (lineSize - 1) }
 
-// imageSize is the bytes of an image of so many cells, boxes and rules.
-func imageSize(cells, boxes, rules int) int {
-	return headerSize + align(cells*cellSize) + align((boxes+padBoxes)*boxSize) + align((rules+1)*verdictSize)
+// counts says how many of everything an image has.
+type counts struct {
+	mode                Mode
+	rules, boxes, cells int
+	linear, terms       int
+	sides               [2]struct{ sets, known, members int }
+}
+
+// The sections of an image, in their order.
+const (
+	partCells = iota
+	partBoxes
+	partVerdicts
+	partLinear
+	partTermAt
+	partTerms
+	partSides // ids, at and sets of the source side
+	numParts  = partSides + 6
+)
+
+// parts are the offsets at which the sections begin; the last is the size of the image.
+func (n *counts) parts() (at [numParts + 1]int) {
+	sizes := [numParts]int{n.cells * cellSize, (n.boxes + padBoxes) * boxSize, (n.rules + 1) * verdictSize, n.linear * boxSize}
+	if n.mode == Classes {
+		sizes[partTermAt], sizes[partTerms] = (n.rules+1)*4, n.terms*4
+		for i, s := range n.sides {
+			sizes[partSides+3*i], sizes[partSides+3*i+1], sizes[partSides+3*i+2] = s.sets*4, (s.known+1)*4, s.members*4
+		}
+	}
+	at[0] = headerSize
+	for i, size := range sizes {
+		at[i+1] = at[i] + align(size)
+	}
+	return at
 }

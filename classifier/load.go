@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
+	"slices"
 )
 
 // ErrImage is what Load wraps when it refuses an image.
@@ -35,7 +35,11 @@ type Program struct {
 	logs     []tree
 	levels   int
 	starts   [maxLevels]uint32 // the first cell of each level
+	linear   block             // the list as it is; empty if only the trees are wanted
+	sides    [2]*side          // mode Classes
+	over     *overlay          // what has changed since the compile
 	mode     Mode
+	hasLog   bool
 	size     int
 }
 
@@ -46,82 +50,51 @@ func Load(image []byte) (*Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load image of %d bytes: %w: %w", len(image), ErrImage, err)
 	}
+	at := h.parts()
 	p := &Program{levels: h.levels, starts: h.starts, mode: h.mode, size: len(image)}
-	at := headerSize
-	// Whole lines are allocated: such slices begin on a line of their own, and
-	// a vector load never runs into a neighbour.
 	p.cells = make([]uint64, h.cells, align(h.cells*cellSize)/cellSize)
 	for i := range p.cells {
-		p.cells[i] = binary.LittleEndian.Uint64(image[at+i*cellSize:])
+		p.cells[i] = binary.LittleEndian.Uint64(image[at[partCells]+i*cellSize:])
 	}
-	at += align(h.cells * cellSize)
-	p.boxes = make([]box, h.boxes+padBoxes, align((h.boxes+padBoxes)*boxSize)/boxSize)
-	for i := range p.boxes {
-		p.boxes[i] = readBox(image[at+i*boxSize:])
-	}
-	at += align((h.boxes + padBoxes) * boxSize)
-	p.verdicts = make([]Verdict, h.rules+1, align((h.rules+1)*verdictSize)/verdictSize)
-	for i := range p.verdicts {
-		p.verdicts[i] = Verdict(binary.LittleEndian.Uint32(image[at+i*verdictSize:]))
-	}
+	p.boxes = readBoxes(image[at[partBoxes]:], h.boxes+padBoxes)
+	p.verdicts = words[Verdict](image[at[partVerdicts]:], h.rules+1)
+	p.hasLog = slices.ContainsFunc(p.verdicts, func(v Verdict) bool { return v.Action() == Log })
 	p.trees, p.logs = readTrees(image, h)
+	p.linear.boxes = readBoxes(image[at[partLinear]:], h.linear)
+	var rows [2]rows
+	if h.mode == Classes {
+		p.linear.termAt = words[uint32](image[at[partTermAt]:], h.rules+1)
+		p.linear.terms = words[term](image[at[partTerms]:], h.terms)
+		for i, n := range h.sides {
+			from := partSides + 3*i
+			rows[i].at = words[uint32](image[at[from+1]:], n.known+1)
+			rows[i].sets = words[uint32](image[at[from+2]:], n.members)
+			p.sides[i] = newSide(words[SetID](image[at[from]:], n.sets), rows[i])
+		}
+	}
 	if err := p.verify(h); err != nil {
 		return nil, fmt.Errorf("load image of %d bytes: %w: %w", len(image), ErrImage, err)
 	}
 	return p, nil
 }
 
-// header is what the first bytes of an image say, checked against its length.
-type header struct {
-	mode                Mode
-	rules, boxes, cells int
-	levels              int
-	trees, logs         int
-	starts              [maxLevels]uint32
+// words reads numbers of 4 bytes each. Whole lines are allocated: such slices
+// begin on a line of their own, and a vector load never runs into a neighbour.
+func words[T ~uint32](b []byte, n int) []T {
+	out := make([]T, n, align(n*4)/4)
+	for i := range out {
+		out[i] = T(binary.LittleEndian.Uint32(b[i*4:]))
+	}
+	return out
 }
 
-// readHeader reads the header and checks all that does not need the tables.
-func readHeader(b []byte) (h header, err error) {
-	if len(b) < headerSize {
-		return h, fmt.Errorf("%d bytes, want at least %d", len(b), headerSize)
+// readBoxes reads boxes into whole lines.
+func readBoxes(b []byte, n int) []box {
+	out := make([]box, n, align(n*boxSize)/boxSize)
+	for i := range out {
+		out[i] = readBox(b[i*boxSize:])
 	}
-	u32 := func(off int) int { return int(binary.LittleEndian.Uint32(b[off:])) }
-	if m := binary.LittleEndian.Uint64(b[offMagic:]); m != magic {
-		return h, fmt.Errorf("magic %#x, want %#x", m, uint64(magic))
-	}
-	if v := u32(offVersion); v != version {
-		return h, fmt.Errorf("version %d, want %d", v, version)
-	}
-	if n := binary.LittleEndian.Uint64(b[offSize:]); n != uint64(len(b)) {
-		return h, fmt.Errorf("it says %d bytes", n)
-	}
-	if sum, want := u32(offChecksum), int(checksum(b)); sum != want {
-		return h, fmt.Errorf("checksum %#x, want %#x", sum, want)
-	}
-	h = header{mode: Mode(u32(offMode)), rules: u32(offRules), boxes: u32(offBoxes), cells: u32(offCells),
-		levels: u32(offLevels), trees: u32(offTrees), logs: u32(offLogTrees)}
-	switch {
-	case h.mode > Classes:
-		return h, fmt.Errorf("mode %d, want %d or %d", h.mode, Addresses, Classes)
-	case h.rules > MaxRules:
-		return h, fmt.Errorf("%d rules, want at most %d", h.rules, MaxRules)
-	case h.boxes > maxBoxes:
-		return h, fmt.Errorf("%d boxes, want at most %d", h.boxes, maxBoxes)
-	case h.levels > maxLevels || h.trees > maxTrees || h.logs > 1:
-		return h, fmt.Errorf("%d levels, %d trees, %d log trees, want at most %d, %d, %d", h.levels, h.trees, h.logs, maxLevels, maxTrees, 1)
-	case imageSize(h.cells, h.boxes, h.rules) != len(b):
-		return h, fmt.Errorf("%d cells, %d boxes and %d rules take %d bytes", h.cells, h.boxes, h.rules, imageSize(h.cells, h.boxes, h.rules))
-	}
-	for i := range h.starts {
-		h.starts[i] = uint32(u32(offStarts + 4*i))
-	}
-	return h, nil
-}
-
-// checksum covers everything but itself.
-func checksum(image []byte) uint32 {
-	table := crc32.MakeTable(crc32.Castagnoli)
-	return crc32.Update(crc32.Checksum(image[:offChecksum], table), table, image[offChecksum+4:])
+	return out
 }
 
 func readTrees(b []byte, h header) (trees, logs []tree) {
@@ -146,61 +119,6 @@ func readBox(b []byte) box {
 		dstSpan: le.Uint32(b[16:]), srcSpan: le.Uint32(b[20:]),
 		dportSpan: le.Uint16(b[24:]), sportSpan: le.Uint16(b[26:]), protoSpan: le.Uint16(b[28:]), rankHigh: le.Uint16(b[30:]),
 	}
-}
-
-// verify makes one pass over everything that a walk follows. Tables lie level
-// by level, and a cell leads only to tables of lower levels: so a walk ends
-// after at most as many steps as there are levels.
-func (p *Program) verify(h header) error {
-	level := 0
-	for i := range h.levels {
-		if start := h.starts[i]; int(start) > h.cells || i > 0 && start < h.starts[i-1] || i == 0 && start != 0 {
-			return fmt.Errorf("level %d begins at cell %d of %d", i, start, h.cells)
-		}
-	}
-	if h.levels == 0 && h.cells != 0 {
-		return fmt.Errorf("%d cells and no level", h.cells)
-	}
-	for i, c := range p.cells {
-		for level+1 < h.levels && uint32(i) >= h.starts[level+1] {
-			level++
-		}
-		if err := p.verifyCell(c, int(h.starts[level])); err != nil {
-			return fmt.Errorf("cell %d: %w", i, err)
-		}
-	}
-	for _, t := range [][]tree{p.trees, p.logs} {
-		for i := range t {
-			if err := p.verifyCell(t[i].root, h.cells); err != nil {
-				return fmt.Errorf("root %d: %w", i, err)
-			}
-		}
-	}
-	for i := range p.boxes {
-		if b := &p.boxes[i]; int(b.rank()) > h.rules || i >= h.boxes && *b != never(uint32(h.rules)) {
-			return fmt.Errorf("box %d of %d: rank %d of %d", i, h.boxes, b.rank(), h.rules)
-		}
-	}
-	if v := p.verdicts[h.rules]; v != 0 {
-		return fmt.Errorf("verdict %#x where nothing matched, want 0", uint32(v))
-	}
-	return nil
-}
-
-// verifyCell checks that a cell leads only to cells below limit, or to boxes.
-func (p *Program) verifyCell(c uint64, limit int) error {
-	if c&leafBit != 0 {
-		first, count, fallback := c&firstMask, c>>countShift&countMask, c>>fallbackShift&rankMask
-		if first+count > uint64(len(p.boxes)-padBoxes) || fallback >= uint64(len(p.verdicts)) {
-			return fmt.Errorf("leaf of %d boxes from %d and rank %d, of %d and %d", count, first, fallback, len(p.boxes)-padBoxes, len(p.verdicts)-1)
-		}
-		return nil
-	}
-	base, mask := c&(1<<32-1), c>>maskShift
-	if c&^tableBits != 0 || mask&(mask+1) != 0 || base+mask >= uint64(limit) {
-		return fmt.Errorf("table %#x, want one that ends before cell %d", c, limit)
-	}
-	return nil
 }
 
 // Mode says what keys the program wants.

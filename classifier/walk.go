@@ -26,6 +26,13 @@ func (p *Program) Match(keys []Key, out []Verdict) {
 	for len(keys) > 0 {
 		n := min(len(keys), Burst)
 		p.burst(keys[:n], out[:n])
+		if p.exact() {
+			for i, rank := range out[:n] {
+				out[i] = p.verdicts[rank]
+			}
+		} else {
+			p.judge(keys[:n], out[:n])
+		}
 		keys, out = keys[n:], out[n:]
 	}
 }
@@ -33,7 +40,13 @@ func (p *Program) Match(keys []Key, out []Verdict) {
 // MatchOne judges one key.
 //
 //fastpath:hot
-func (p *Program) MatchOne(k *Key) Verdict { return p.verdicts[p.rank(k)] }
+func (p *Program) MatchOne(k *Key) Verdict {
+	rank := p.rank(k)
+	if p.exact() {
+		return p.verdicts[rank]
+	}
+	return p.settle(k, rank)
+}
 
 // rank is the rank of the rule that decides.
 //
@@ -81,8 +94,8 @@ func (b *box) holds(k *Key) bool {
 		uint16(k[1])-b.dport <= b.dportSpan && uint16(k[1]>>16)-b.sport <= b.sportSpan && uint16(k[1]>>32)-b.proto <= b.protoSpan
 }
 
-// burst judges up to Burst keys: tree by tree, and level by level in each, so
-// that the loads of the keys overlap. Until the end, out holds ranks.
+// burst walks up to Burst keys through the trees: tree by tree, and level by level in each, so
+// that the loads of the keys overlap. It leaves ranks in out.
 //
 //fastpath:hot
 func (p *Program) burst(keys []Key, out []Verdict) {
@@ -120,8 +133,5 @@ func (p *Program) burst(keys []Key, out []Verdict) {
 		for _, i := range todo[:n] {
 			out[i] = Verdict(p.leaf(at[i&(Burst-1)], &keys[i], uint32(out[i])))
 		}
-	}
-	for i, rank := range out {
-		out[i] = p.verdicts[rank]
 	}
 }

@@ -14,7 +14,7 @@ func someEdits(rng *rand.Rand, list, donors []classifier.Rule, n int) (edits []c
 	after = slices.Clone(list)
 	for range n {
 		switch at := rng.IntN(len(after) + 1); {
-		case at < len(after) && rng.IntN(2) == 0:
+		case at < len(after) && rng.IntN(5) < 2:
 			edits = append(edits, classifier.Edit{Position: at, Remove: true})
 			after = slices.Delete(after, at, at+1)
 		default:
@@ -43,7 +43,7 @@ func TestEditedProgramsAgreeWithTheOracle(t *testing.T) {
 		donors := slices.Clone(list)
 		first := w.compile(t, rng, list, classifier.Options{Editable: true})
 		p, now := first, list
-		for range 8 {
+		for range 16 {
 			edits, after := someEdits(rng, now, donors, 1+rng.IntN(24))
 			next, err := p.Edit(w.literals, edits...)
 			if errors.Is(err, classifier.ErrCompile) {

@@ -7,25 +7,8 @@ import (
 	"testing"
 
 	"margay.dev/margay/classifier"
+	"margay.dev/margay/classifier/classifiertest"
 )
-
-// someEdits makes up to n edits and the list that they leave.
-func someEdits(rng *rand.Rand, list, donors []classifier.Rule, n int) (edits []classifier.Edit, after []classifier.Rule) {
-	after = slices.Clone(list)
-	for range n {
-		switch at := rng.IntN(len(after) + 1); {
-		case at < len(after) && rng.IntN(5) < 2:
-			edits = append(edits, classifier.Edit{Position: at, Remove: true})
-			after = slices.Delete(after, at, at+1)
-		default:
-			r := donors[rng.IntN(len(donors))]
-			r.ID = uint32(1000 + rng.IntN(1000))
-			edits = append(edits, classifier.Edit{Position: at, Rule: r})
-			after = slices.Insert(after, at, r)
-		}
-	}
-	return edits, after
-}
 
 // However a list is edited, it is judged as the oracle judges what came of it;
 // the program of before goes on as it was.
@@ -33,19 +16,19 @@ func TestEditedProgramsAgreeWithTheOracle(t *testing.T) {
 	refused := 0
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 2))
-		w := newWorld(rng, seed%2 == 0)
-		list := someRules(rng, 1+rng.IntN(60))
+		w := classifiertest.NewWorld(rng, seed%2 == 0)
+		list := classifiertest.Rules(rng, 1+rng.IntN(60))
 		if seed%3 > 0 {
-			list = w.rules(rng, 1+rng.IntN(60))
+			list = w.Rules(rng, 1+rng.IntN(60))
 		} else {
-			w.v6 = false
+			w.V6 = false
 		}
 		donors := slices.Clone(list)
-		first := w.compile(t, rng, list, classifier.Options{Editable: true})
+		first := w.Compile(t, rng, list, classifier.Options{Editable: true})
 		p, now := first, list
 		for range 16 {
-			edits, after := someEdits(rng, now, donors, 1+rng.IntN(24))
-			next, err := p.Edit(w.literals, edits...)
+			edits, after := classifiertest.Edits(rng, now, donors, 1+rng.IntN(24))
+			next, err := p.Edit(w.Literals, edits...)
 			if errors.Is(err, classifier.ErrCompile) {
 				refused++
 				break
@@ -53,11 +36,11 @@ func TestEditedProgramsAgreeWithTheOracle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.agree(t, rng, after, next, 60)
-			w.agree(t, rng, now, p, 20)
+			w.Agree(t, rng, after, next, 60)
+			w.Agree(t, rng, now, p, 20)
 			p, now = next, after
 		}
-		w.agree(t, rng, list, first, 20)
+		w.Agree(t, rng, list, first, 20)
 	}
 	if refused == 0 || refused == 200 {
 		t.Errorf("%d of 200 sequences needed a compile", refused)
@@ -68,8 +51,8 @@ func TestEditRefuses(t *testing.T) {
 	rule := classifier.Rule{ID: 1, Action: classifier.Allow}
 	sets := rule
 	sets.Source.Sets = []classifier.SetID{9}
-	raw := load(t, []classifier.Rule{rule, rule}, classifier.Options{Editable: true})
-	over := load(t, []classifier.Rule{sets}, classifier.Options{})
+	raw := classifiertest.Load(t, []classifier.Rule{rule, rule}, classifier.Options{Editable: true})
+	over := classifiertest.Load(t, []classifier.Rule{sets}, classifier.Options{})
 	other := rule
 	other.Destination.Sets = []classifier.SetID{9} // the source side knows it, this one does not
 	tests := map[string]struct {
@@ -85,8 +68,8 @@ func TestEditRefuses(t *testing.T) {
 		"too many rules":               {raw, slices.Repeat([]classifier.Edit{{Rule: rule}}, classifier.MaxAdded+1), true},
 		"sets in a list without":       {raw, []classifier.Edit{{Rule: sets}}, true},
 		"a set that is new":            {over, []classifier.Edit{{Rule: other}}, true},
-		"a list that is not editable":  {load(t, []classifier.Rule{rule}, classifier.Options{}), []classifier.Edit{{Remove: true}}, true},
-		"prefixes and nothing to name": {over, []classifier.Edit{{Rule: classifier.Rule{Action: classifier.Deny, Source: classifier.Side{Nets: someNet(rand.New(rand.NewPCG(1, 1)))}}}}, true},
+		"a list that is not editable":  {classifiertest.Load(t, []classifier.Rule{rule}, classifier.Options{}), []classifier.Edit{{Remove: true}}, true},
+		"prefixes and nothing to name": {over, []classifier.Edit{{Rule: classifier.Rule{Action: classifier.Deny, Source: classifier.Side{Nets: classifiertest.Net(rand.New(rand.NewPCG(1, 1)))}}}}, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -7,22 +7,9 @@ import (
 	"testing"
 
 	"margay.dev/margay/classifier"
+	"margay.dev/margay/classifier/classifiertest"
 	"margay.dev/margay/classifier/oracle"
 )
-
-// load compiles and loads a list that must do both.
-func load(t testing.TB, list []classifier.Rule, o classifier.Options) *classifier.Program {
-	t.Helper()
-	c, err := classifier.Compile(list, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := classifier.Load(c.Image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
 
 // agree asks program and oracle about packets, one at a time and in bursts, and
 // returns how many were decided by a rule.
@@ -30,7 +17,7 @@ func agree(t testing.TB, list []classifier.Rule, p *classifier.Program, packets 
 	t.Helper()
 	keys := make([]classifier.Key, len(packets))
 	for i := range packets {
-		keys[i] = keyOf(packets[i])
+		keys[i] = classifiertest.KeyOf(packets[i])
 	}
 	got := make([]classifier.Verdict, len(keys))
 	p.Match(keys, got)
@@ -44,32 +31,24 @@ func agree(t testing.TB, list []classifier.Rule, p *classifier.Program, packets 
 		if one := p.MatchOne(&keys[i]); got[i] != want || one != want {
 			t.Fatalf("%+v: %v in a burst, %v alone, want %v (position %d)", packet, got[i], one, want, rank)
 		}
-		if ids := p.Logged(&keys[i], nil); fmt.Sprint(ids) != fmt.Sprint(idsOf(list, logged)) {
-			t.Fatalf("%+v: logged by %v, want %v", packet, ids, idsOf(list, logged))
+		if ids := p.Logged(&keys[i], nil); fmt.Sprint(ids) != fmt.Sprint(classifiertest.IDs(list, logged)) {
+			t.Fatalf("%+v: logged by %v, want %v", packet, ids, classifiertest.IDs(list, logged))
 		}
 	}
 	return hits
-}
-
-func idsOf(list []classifier.Rule, positions []int) []uint32 {
-	var ids []uint32
-	for _, i := range positions {
-		ids = append(ids, list[i].ID)
-	}
-	return ids
 }
 
 func TestProgramsAgreeWithTheOracle(t *testing.T) {
 	hits, asked := 0, 0
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 0))
-		list := someRules(rng, rng.IntN(1<<rng.IntN(9)))
-		p := load(t, list, classifier.Options{})
-		hits += agree(t, list, p, probes(rng, list, 300))
+		list := classifiertest.Rules(rng, rng.IntN(1<<rng.IntN(9)))
+		p := classifiertest.Load(t, list, classifier.Options{})
+		hits += agree(t, list, p, classifiertest.Probes(rng, list, 300))
 		asked += 300
 	}
 	if hits < asked/4 || hits > asked*99/100 {
-		t.Errorf("%d of %d packets met a rule: the probes show little", hits, asked)
+		t.Errorf("%d of %d packets met a rule: the Probes show little", hits, asked)
 	}
 }
 
@@ -81,15 +60,15 @@ func TestListWithoutAddressesJudgesIPv6(t *testing.T) {
 		{ID: 3, Action: classifier.Deny},
 	}
 	a, b := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
-	agree(t, list, load(t, list, classifier.Options{}), []oracle.Packet{
+	agree(t, list, classifiertest.Load(t, list, classifier.Options{}), []oracle.Packet{
 		{Source: a, Destination: b, Protocol: 6, DestinationPort: 443}, {Source: a, Destination: b, Protocol: 6, DestinationPort: 80}, {Source: a, Destination: b, Protocol: 58, DestinationPort: 128 << 8},
 	})
 }
 
 func TestEmptyListMatchesNothing(t *testing.T) {
-	p := load(t, nil, classifier.Options{})
-	for _, packet := range probes(rand.New(rand.NewPCG(1, 1)), nil, 40) {
-		k := keyOf(packet)
+	p := classifiertest.Load(t, nil, classifier.Options{})
+	for _, packet := range classifiertest.Probes(rand.New(rand.NewPCG(1, 1)), nil, 40) {
+		k := classifiertest.KeyOf(packet)
 		if v := p.MatchOne(&k); v != 0 {
 			t.Fatalf("%+v: %v", packet, v)
 		}
@@ -98,11 +77,11 @@ func TestEmptyListMatchesNothing(t *testing.T) {
 
 func TestMatchAllocatesNothing(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
-	list := someRules(rng, 500)
-	p := load(t, list, classifier.Options{})
+	list := classifiertest.Rules(rng, 500)
+	p := classifiertest.Load(t, list, classifier.Options{})
 	keys := make([]classifier.Key, 256)
-	for i, packet := range probes(rng, list, len(keys)) {
-		keys[i] = keyOf(packet)
+	for i, packet := range classifiertest.Probes(rng, list, len(keys)) {
+		keys[i] = classifiertest.KeyOf(packet)
 	}
 	out := make([]classifier.Verdict, len(keys))
 	ids := make([]uint32, 0, len(list))
@@ -112,5 +91,23 @@ func TestMatchAllocatesNothing(t *testing.T) {
 		ids = p.Logged(&keys[2], ids[:0])
 	}); n != 0 {
 		t.Errorf("%v allocations a run", n)
+	}
+}
+
+func TestProgramsOverClassesAgreeWithTheOracle(t *testing.T) {
+	hits, asked, strange := 0, 0, 0
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		w := classifiertest.NewWorld(rng, seed%2 == 0)
+		list := w.Rules(rng, rng.IntN(1<<rng.IntN(8)))
+		p := w.Compile(t, rng, list, classifier.Options{})
+		hits += w.Agree(t, rng, list, p, 200)
+		p = w.Compile(t, rng, list, classifier.Options{}) // now that the literal sets are known
+		hits += w.Agree(t, rng, list, p, 200)
+		strange += p.Strange()
+		asked += 400
+	}
+	if hits < asked/4 || hits > asked*99/100 || strange == 0 {
+		t.Errorf("%d of %d packets met a rule, %d strange classes: this shows little", hits, asked, strange)
 	}
 }

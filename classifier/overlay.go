@@ -23,6 +23,9 @@ type Edit struct {
 	Rule     Rule // unless Remove
 }
 
+// Edited reports whether the program has changed since it was compiled.
+func (p *Program) Edited() bool { return p.over != nil }
+
 // overlay is what has changed since the compile: ranks that are dead, and rules
 // that were added, compared one by one.
 type overlay struct {

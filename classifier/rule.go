@@ -38,8 +38,9 @@ const AnonymousSet SetID = 1 << 31
 // Range is a range of numbers, both ends included.
 type Range struct{ First, Last uint16 }
 
-// MaxRuleID is the highest rule id: a verdict has 24 bits for it.
-const MaxRuleID = 1<<24 - 1
+// MaxRuleID is the highest rule id: a verdict has 24 bits for it, and one of the
+// numbers stands for the end of a tier.
+const MaxRuleID = 1<<24 - 2
 
 // MaxRules is how many rules a list may have.
 const MaxRules = 1<<20 - 1

@@ -1,24 +1,28 @@
-package classifier_test
+// Package classifiertest makes lists of rules, packets and the sets around them,
+// and holds programs against the oracle.
+package classifiertest
 
 import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"testing"
 
 	"margay.dev/margay/classifier"
 	"margay.dev/margay/classifier/oracle"
 )
 
-// someRules makes a list of literal rules, IPv4 or without addresses: narrow and wide ones, that overlap.
-func someRules(rng *rand.Rand, n int) []classifier.Rule {
+// Rules makes a list of n literal rules, IPv4 or without addresses: narrow and wide ones, that overlap.
+func Rules(rng *rand.Rand, n int) []classifier.Rule {
 	list := make([]classifier.Rule, n)
 	for i := range list {
 		r := classifier.Rule{ID: uint32(i), Action: classifier.Action(1 + rng.IntN(4))}
 		if rng.IntN(3) > 0 {
-			r.Source.Nets = someNet(rng)
+			r.Source.Nets = Net(rng)
 		}
 		if rng.IntN(3) > 0 {
-			r.Destination.Nets = someNet(rng)
+			r.Destination.Nets = Net(rng)
 		}
 		r.Source.Ports = somePorts(rng, 5)
 		r.Destination.Ports = somePorts(rng, 2)
@@ -31,7 +35,8 @@ func someRules(rng *rand.Rand, n int) []classifier.Rule {
 	return list
 }
 
-func someNet(rng *rand.Rand) []netip.Prefix {
+// Net is one prefix, IPv4, near those that other calls give.
+func Net(rng *rand.Rand) []netip.Prefix {
 	var a [4]byte
 	binary.BigEndian.PutUint32(a[:], 0x0a000000|rng.Uint32()&0x00030307)
 	return []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4(a), []int{0, 8, 15, 16, 23, 24, 29, 30, 31, 32}[rng.IntN(10)])}
@@ -48,9 +53,9 @@ func somePorts(rng *rand.Rand, rare int) (out []classifier.Range) {
 	return out
 }
 
-// probes makes packets at the edges of rules, where a compiler errs first: low-1,
+// Probes makes n packets at the edges of rules, where a compiler errs first: low-1,
 // low, high and high+1 of each field, of two rules crossed.
-func probes(rng *rand.Rand, list []classifier.Rule, n int) []oracle.Packet {
+func Probes(rng *rand.Rand, list []classifier.Rule, n int) []oracle.Packet {
 	out := make([]oracle.Packet, n)
 	for i := range out {
 		p := oracle.Packet{Source: edgeOfNet(rng, nil), Destination: edgeOfNet(rng, nil), Protocol: uint8(rng.UintN(256)),
@@ -96,8 +101,8 @@ func edgeOfNet(rng *rand.Rand, nets []netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// keyOf is the packet's key in a program of raw addresses.
-func keyOf(p oracle.Packet) classifier.Key {
+// KeyOf is the packet's key in a program of raw addresses.
+func KeyOf(p oracle.Packet) classifier.Key {
 	word := func(a netip.Addr) uint32 {
 		if !a.Is4() {
 			return 0 // the list asks for no address
@@ -106,4 +111,45 @@ func keyOf(p oracle.Packet) classifier.Key {
 		return binary.BigEndian.Uint32(b[:])
 	}
 	return classifier.NewKey(word(p.Source), word(p.Destination), p.Protocol, p.SourcePort, p.DestinationPort)
+}
+
+// IDs are the rule ids at positions of a list.
+func IDs(list []classifier.Rule, positions []int) []uint32 {
+	var ids []uint32
+	for _, i := range positions {
+		ids = append(ids, list[i].ID)
+	}
+	return ids
+}
+
+// Edits makes up to n edits and the list that they leave.
+func Edits(rng *rand.Rand, list, donors []classifier.Rule, n int) (edits []classifier.Edit, after []classifier.Rule) {
+	after = slices.Clone(list)
+	for range n {
+		switch at := rng.IntN(len(after) + 1); {
+		case at < len(after) && rng.IntN(5) < 2:
+			edits = append(edits, classifier.Edit{Position: at, Remove: true})
+			after = slices.Delete(after, at, at+1)
+		default:
+			r := donors[rng.IntN(len(donors))]
+			r.ID = uint32(1000 + rng.IntN(1000))
+			edits = append(edits, classifier.Edit{Position: at, Rule: r})
+			after = slices.Insert(after, at, r)
+		}
+	}
+	return edits, after
+}
+
+// Load compiles and loads a list that must do both.
+func Load(t testing.TB, list []classifier.Rule, o classifier.Options) *classifier.Program {
+	t.Helper()
+	c, err := classifier.Compile(list, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := classifier.Load(c.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }

@@ -1,0 +1,21 @@
+package classifier
+
+// Packet is what lists ask about. It is not a key yet, for each program may know
+// an address by a number of its own. An ICMP packet has source
+// port 0 and destination port type<<8 | code.
+type Packet struct {
+	Source, Destination           uint32 // IPv4 addresses as numbers; 0 for IPv6
+	SourceClass, DestinationClass uint32 // as the label table gives them
+	SourcePort, DestinationPort   uint16
+	Protocol                      uint8
+}
+
+// Key is the packet's key in a program.
+//
+//fastpath:hot
+func (p *Program) Key(k *Packet) Key {
+	if p.mode == Classes {
+		return NewKey(p.Source(k.SourceClass), p.Destination(k.DestinationClass), k.Protocol, k.SourcePort, k.DestinationPort)
+	}
+	return NewKey(k.Source, k.Destination, k.Protocol, k.SourcePort, k.DestinationPort)
+}

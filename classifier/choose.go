@@ -3,13 +3,12 @@ package classifier
 import (
 	"math"
 	"math/bits"
-	"slices"
 )
 
-// window is a cut with the score that it cannot exceed.
+// window is a cut with a guess at its score.
 type window struct {
 	cut
-	bound float64
+	guess float64
 }
 
 // sampleSize is how many entries of a long list stand for all when cuts are compared.
@@ -19,37 +18,48 @@ const sampleSize = 512
 // as tables and copies take at most allow bytes. Score: halvings of the list
 // that a packet meets, if packets come evenly from the entries, less a charge
 // for copies and for cells. It reports false where none is worth a step.
-func (c *cutter) choose(list []entry, allow float64) (cut, bool) {
+func (c *cutter) choose(list []entry, allow float64) (best cut, found bool) {
 	n, scale := len(list), 1.0
 	if n > sampleSize {
 		list = sampled(list)
 		scale = float64(n) / float64(len(list))
 	}
-	maxWidth := max(2, min(uint(bits.Len(uint(n))), 14))
+	maxWidth := max(2, min(uint(bits.Len(uint(n)))+2, 14))
 	c.scores = c.scores[:0]
 	for f := range numFields {
 		c.windows(list, f, maxWidth, scale, allow)
 	}
-	slices.SortFunc(c.scores, func(a, b window) int {
-		switch {
-		case a.bound > b.bound:
-			return -1
-		case a.bound < b.bound:
-			return 1
+	score := minScore
+	for range triesOf(n) {
+		next := -1
+		for i := range c.scores {
+			if next < 0 || c.scores[i].guess > c.scores[next].guess {
+				next = i
+			}
 		}
-		return 0
-	})
-	best, found := window{bound: minScore}, false
-	for i := range c.scores {
-		w := &c.scores[i]
-		if w.bound <= best.bound {
+		if next < 0 || c.scores[next].guess == 0 {
 			break
 		}
-		if s := c.score(list, w.cut, scale); s > best.bound {
-			best, found = window{w.cut, s}, true
+		w := c.scores[next].cut
+		c.scores[next].guess = 0
+		if s := c.score(list, w, scale); s > score {
+			best, score, found = w, s, true
 		}
 	}
-	return best.cut, found
+	return best, found
+}
+
+// triesOf is how many cuts of a list of n are looked at closely, those with the
+// highest guesses. More make better trees by little, and builds slower by much;
+// the long lists near the root are few, and matter most.
+func triesOf(n int) int {
+	switch {
+	case n > 128:
+		return 48
+	case n > 16:
+		return 16
+	}
+	return 8
 }
 
 // minScore is the fewest halvings worth a step.
@@ -64,56 +74,101 @@ func sampled(list []entry) []entry {
 	return out
 }
 
-// windows appends the cuts of a field that may be worth their score, each with
-// a bound for it: no window's cells can be shorter than all entries spread
-// evenly over as many cells as its useful bits make.
-func (c *cutter) windows(list []entry, f int, maxWidth uint, scale, allow float64) {
-	var byOpen [33]float64 // entries by how many low bits they leave open
-	var useful, fixed, first uint32
-	all, seen := ^uint32(0), false
+// openness is how many low bits entries leave open in a field, and how many
+// entries each leave so many.
+type openness struct {
+	bits  [33]uint8
+	count [33]uint32
+	kinds int
+}
+
+func (o *openness) add(bits int, n uint32) {
+	for i := range o.kinds {
+		if int(o.bits[i]) == bits {
+			o.count[i] += n
+			return
+		}
+	}
+	o.bits[o.kinds], o.count[o.kinds] = uint8(bits), n
+	o.kinds++
+}
+
+// places is how many cells of a window the entries fill, together.
+func (o *openness) places(low, width uint) float64 {
+	full := uint64(0)
+	for i := range o.kinds {
+		full += uint64(o.count[i]) << min(max(int(o.bits[i])-int(low), 0), int(width))
+	}
+	return float64(full)
+}
+
+// survey looks at a field of a list: what the entries leave open, which bits
+// tell some of them from others, and the score of each bit by itself.
+func (c *cutter) survey(list []entry, f int) (open openness, useful uint32, gain [32]float64) {
+	var ones, fixed [32]uint32
+	var either, known uint32
+	both, all := ^uint32(0), ^uint32(0)
 	for _, e := range list {
 		if e>>f&1 != 0 {
-			byOpen[32]++
+			open.add(32, 1)
 			all = 0
 			continue
 		}
 		it := &c.items[e>>numFields]
-		open := bits.Len32(it.hi[f] - it.lo[f])
-		byOpen[open]++
-		mask := ^uint32(0) << open
-		if !seen {
-			first, seen = it.lo[f], true
-		}
-		useful |= (it.lo[f] ^ first) & mask
-		fixed |= mask
+		low := bits.Len32(it.hi[f] - it.lo[f])
+		open.add(low, 1)
+		mask := ^uint32(0) << low
+		either |= it.lo[f] & mask
+		both &= it.lo[f] | ^mask
+		known |= mask
 		all &= mask
 	}
-	useful |= fixed &^ all
-	useful &= uint32(1<<c.bits[f] - 1)
+	useful = (known&^all | either&^both) & (1<<c.bits[f] - 1)
+	for _, e := range list {
+		if e>>f&1 != 0 {
+			continue
+		}
+		it := &c.items[e>>numFields]
+		low := bits.Len32(it.hi[f] - it.lo[f])
+		for m := useful >> low << low; m != 0; m &= m - 1 {
+			b := bits.TrailingZeros32(m)
+			fixed[b]++
+			ones[b] += it.lo[f] >> b & 1
+		}
+	}
 	n := float64(len(list))
-	logN := log2(n)
+	for m := useful; m != 0; m &= m - 1 {
+		b := bits.TrailingZeros32(m)
+		wild := n - float64(fixed[b])
+		one, zero := wild+float64(ones[b]), wild+float64(fixed[b]-ones[b])
+		gain[b] = log2(n) - log2((one*one+zero*zero)/(one+zero))
+	}
+	return open, useful, gain
+}
+
+// windows appends the cuts of a field that may be worth their score, each with
+// what it would score if its bits knew nothing of each other.
+func (c *cutter) windows(list []entry, f int, maxWidth uint, scale, allow float64) {
+	open, useful, gain := c.survey(list, f)
+	n := float64(len(list))
+	most := log2(n)
 	for low := uint(bits.TrailingZeros32(useful)); low < uint(c.bits[f]); low++ {
 		if useful>>low&1 == 0 {
 			continue
 		}
+		sum := 0.0
 		for width := uint(1); width <= maxWidth && low+width <= uint(c.bits[f]); width++ {
-			if useful>>(low+width-1)&1 == 0 {
+			sum += gain[low+width-1]
+			if useful>>(low+width-1)&1 == 0 || width > 4 && width&1 != 0 && width != maxWidth {
 				continue
 			}
-			full := 0.0
-			for open, k := range byOpen {
-				if k != 0 {
-					full += k * float64(uint32(1)<<min(max(open-int(low), 0), int(width)))
-				}
-			}
-			cells := float64(uint32(1) << width)
+			full, cells := open.places(low, width), float64(uint32(1)<<width)
 			if full*scale*boxSize+cells*cellSize > allow {
 				continue
 			}
-			even := full / float64(uint32(1)<<bits.OnesCount32(useful>>low&(1<<width-1)))
-			bound := logN - log2(max(even, 1)) - c.price(full/n, cells/(n*scale), width)
-			if bound > minScore {
-				c.scores = append(c.scores, window{cut{f, low, width}, bound})
+			guess := min(sum, most) - c.price(full/n, cells/(n*scale), width)
+			if guess > 0 {
+				c.scores = append(c.scores, window{cut{f, low, width}, guess})
 			}
 		}
 	}
@@ -153,7 +208,7 @@ func (c *cutter) price(copies, cells float64, width uint) float64 {
 		p += c.shape.charge * log2(copies)
 	}
 	if cells > 1 {
-		p += 0.5 * log2(cells)
+		p += 0.25 * log2(cells)
 	}
 	return p
 }

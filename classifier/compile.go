@@ -58,6 +58,7 @@ func Compile(list []Rule, o Options) (*Compiled, error) {
 	if err := w.prepare(o.Combinations, o.Editable); err != nil {
 		return nil, fmt.Errorf("compile %d rules into %d bytes: %w", len(list), w.budget, err)
 	}
+	w.room = min(float64(w.budget), roomFor(len(w.items)+len(w.logs))) / float64(len(w.items)+len(w.logs))
 	p := w.assemble()
 	if p.size > w.budget {
 		return nil, fmt.Errorf("compile %d rules into %d bytes: %d boxes, %d cells and %d boxes in a row take %d: raise the budget or split the list",
@@ -74,18 +75,17 @@ func Compile(list []Rule, o Options) (*Compiled, error) {
 	return c, nil
 }
 
-// assemble builds the trees and lays them out.
-func (w *work) assemble() *Program {
-	s := shape{trees: 4, charge: 1.2, leaf: 4}
+// build builds the trees in one way and lays them out.
+func (w *work) build(s shape) *Program {
 	items := append(slices.Clip(w.items), w.logs...)
 	c := newCutter(items, uint32(len(w.list)), s)
 	if w.mode == Classes {
 		c.bits[fieldSource], c.bits[fieldDestination] = 16, 16
 	}
-	each := float64(w.budget) / float64(len(items))
-	trees := c.plant(groups(w.items, s.trees, 0), each)
+	each := min(4*w.room, float64(w.budget)/float64(len(items)))
+	trees := c.plant(groups(w.items, s.split, 0), each)
 	c.every = true
-	logs := c.plant(groups(items, 1, len(w.items)), each)
+	logs := c.plant(groups(items, 0, len(w.items)), each)
 	p := c.lay(trees, logs, w.list)
 	p.mode, p.linear = w.mode, w.block()
 	for i := range w.sides {

@@ -36,7 +36,7 @@ type cut struct {
 
 // shape is what a build may choose.
 type shape struct {
-	trees  int     // how the rules are split into trees: see groupOf
+	split  int     // index of partitions
 	charge float64 // what a doubling of the entries costs, in halvings of the lists
 	leaf   int     // a list of so many is not cut further
 }

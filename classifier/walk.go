@@ -94,44 +94,92 @@ func (b *box) holds(k *Key) bool {
 		uint16(k[1])-b.dport <= b.dportSpan && uint16(k[1]>>16)-b.sport <= b.sportSpan && uint16(k[1]>>32)-b.proto <= b.protoSpan
 }
 
-// burst walks up to Burst keys through the trees: tree by tree, and level by level in each, so
-// that the loads of the keys overlap. It leaves ranks in out.
+// A run is what a burst has come to in one tree: keys that are still on their
+// way are packed to the front, so that no branch depends on a single key.
+type run struct {
+	at   [Burst]uint64 // the cell of each key; in a leaf, the next box below the one behind the last
+	todo [Burst]uint8  // keys that the tree is asked for
+	live [Burst]uint8  // those that go on
+}
+
+// burst walks up to Burst keys through the trees: tree by tree, and level by
+// level in each, so that the loads of the keys overlap. It leaves ranks in out.
 //
 //fastpath:hot
 func (p *Program) burst(keys []Key, out []Verdict) {
-	var at [Burst]uint64        // the cell that each key has come to
-	var todo, live [Burst]uint8 // keys that the tree is asked for; those not yet at a leaf
-	cells := p.cells
+	var r run
 	keys = keys[:len(out)]
-	none := uint32(len(p.verdicts) - 1)
 	for i := range out {
-		out[i] = Verdict(none)
+		out[i] = Verdict(len(p.verdicts) - 1)
 	}
-	for t := range p.trees {
-		tr := &p.trees[t]
+	for i := range p.trees {
+		t := &p.trees[i]
 		n := 0
-		for i := range out {
-			at[i&(Burst-1)] = tr.root
-			todo[n&(Burst-1)] = uint8(i)
-			n += int((int64(tr.min) - int64(out[i])) >> 63 & 1)
+		for i, best := range out {
+			r.at[i&(Burst-1)] = t.root
+			r.todo[n&(Burst-1)] = uint8(i)
+			n += int((uint64(t.min) - uint64(best)) >> 63)
 		}
-		m := 0
-		if int64(tr.root) >= 0 {
-			m = copy(live[:], todo[:n])
+		if int64(t.root) >= 0 {
+			tables(p.cells, &r, keys, n)
 		}
-		for m > 0 {
-			left := 0
-			for _, i := range live[:m] {
-				c := at[i&(Burst-1)]
-				c = cells[uint32(c)+uint32(keys[i][c>>wordShift&1]>>(c>>cutShift&63))&uint32(c>>maskShift)]
-				at[i&(Burst-1)] = c
-				live[left&(Burst-1)] = i
-				left += int(^c >> 63)
-			}
-			m = left
+		leaves(p.boxes, &r, keys, out, n)
+	}
+}
+
+// tables takes the first n of todo down to their leaves.
+//
+//fastpath:hot
+func tables(cells []uint64, r *run, keys []Key, n int) {
+	r.live = r.todo
+	for n > 0 {
+		left := 0
+		for _, i := range r.live[:n] {
+			c := r.at[i&(Burst-1)]
+			c = cells[uint32(c)+uint32(keys[i][c>>wordShift&1]>>(c>>cutShift&63))&uint32(c>>maskShift)]
+			r.at[i&(Burst-1)] = c
+			r.live[left&(Burst-1)] = i
+			left += int(^c >> 63)
 		}
-		for _, i := range todo[:n] {
-			out[i] = Verdict(p.leaf(at[i&(Burst-1)], &keys[i], uint32(out[i])))
+		n = left
+	}
+}
+
+// leaves compares the first n of todo with the boxes of their leaves, one box of
+// each key at a time.
+//
+//fastpath:hot
+func leaves(boxes []box, r *run, keys []Key, out []Verdict, n int) {
+	left := 0
+	for _, i := range r.todo[:n] {
+		c := r.at[i&(Burst-1)]
+		first, count := c&firstMask, c>>countShift&countMask
+		r.at[i&(Burst-1)] = (first+count)<<32 | first
+		out[i] = min(out[i], Verdict(c>>fallbackShift)&rankMask)
+		r.live[left&(Burst-1)] = i
+		left += int(-count >> 63)
+	}
+	for left > 0 {
+		n, left = left, 0
+		for _, i := range r.live[:n] {
+			at := r.at[i&(Burst-1)]
+			b := &boxes[uint32(at)]
+			miss := b.outside(&keys[i])
+			at++
+			r.at[i&(Burst-1)] = at
+			out[i] = min(out[i], Verdict(b.rank())|Verdict(int64(miss)>>63))
+			r.live[left&(Burst-1)] = i
+			left += int(miss & (at&(1<<32-1) - at>>32) >> 63)
 		}
 	}
+}
+
+// outside is negative, taken as a signed number, if the key is not inside the
+// box: all fields are compared, and no branch is taken.
+//
+//fastpath:hot
+func (b *box) outside(k *Key) uint64 {
+	return (uint64(b.srcSpan) - uint64(uint32(k[0]>>32)-b.src)) | (uint64(b.dstSpan) - uint64(uint32(k[0])-b.dst)) |
+		(uint64(b.dportSpan) - uint64(uint16(k[1])-b.dport)) | (uint64(b.sportSpan) - uint64(uint16(k[1]>>16)-b.sport)) |
+		(uint64(b.protoSpan) - uint64(uint16(k[1]>>32)-b.proto))
 }

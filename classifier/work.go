@@ -17,6 +17,7 @@ type work struct {
 	items  []item   // of the rules that decide, for the trees
 	logs   []item   // of the Log rules
 	linear []item   // of all rules, with any address in mode Classes
+	room   float64  // bytes that the trees should take for an item
 }
 
 // prepare makes items of the list, or says what does not fit the budget.

@@ -1,0 +1,183 @@
+package classifier
+
+import (
+	"math/rand/v2"
+	"sort"
+	"sync"
+)
+
+// What the steps of a walk cost, in nanoseconds of the portable walker, about.
+const (
+	costTree  = 3
+	costLevel = 2
+	costLeaf  = 2
+	costBox   = 3
+)
+
+// nearCache is how many bytes of tables are read about as fast as few.
+const nearCache = 512 << 10
+
+// cost is what a packet of the kind costs, if they come evenly from the items.
+func (p *Program) cost(keys []Key) float64 {
+	steps := 0
+	for i := range keys {
+		steps += p.steps(&keys[i])
+	}
+	per := float64(steps) / float64(max(len(keys), 1))
+	if size := float64(len(p.cells)*cellSize+len(p.boxes)*boxSize) / nearCache; size > 1 {
+		per *= 1 + 0.2*log2(size)
+	}
+	return per
+}
+
+// steps adds up what one key costs.
+func (p *Program) steps(k *Key) (sum int) {
+	best := uint32(len(p.verdicts) - 1)
+	for i := range p.trees {
+		if p.trees[i].min >= best {
+			continue
+		}
+		sum += costTree
+		c := p.trees[i].root
+		for int64(c) >= 0 {
+			c = p.cells[uint32(c)+uint32(k[c>>wordShift&1]>>(c>>cutShift&63))&uint32(c>>maskShift)]
+			sum += costLevel
+		}
+		first, count := c&firstMask, c>>countShift&countMask
+		if count > 0 {
+			sum += costLeaf
+		}
+		best = min(best, uint32(c>>fallbackShift)&rankMask)
+		boxes := p.boxes[first : first+count]
+		for j := range boxes {
+			sum += costBox
+			if boxes[j].holds(k) {
+				best = min(best, boxes[j].rank())
+				break
+			}
+		}
+	}
+	return sum
+}
+
+// points are keys inside items that are drawn evenly.
+func points(items []item, n int) []Key {
+	if len(items) == 0 {
+		return nil
+	}
+	rng := rand.New(rand.NewPCG(1, uint64(len(items))))
+	keys := make([]Key, n)
+	for i := range keys {
+		it := &items[rng.IntN(len(items))]
+		var v [numFields]uint32
+		for f := range v {
+			v[f] = it.lo[f] + uint32(rng.Uint64N(uint64(it.hi[f]-it.lo[f])+1))
+		}
+		keys[i] = NewKey(v[fieldSource], v[fieldDestination], uint8(v[fieldProtocol]), uint16(v[fieldSourcePort]), uint16(v[fieldDestinationPort]))
+	}
+	return keys
+}
+
+// roomFor is how many bytes trees of n items should take, so that they are near
+// the processor: a good deal on short lists, little beside the items on long ones.
+func roomFor(n int) float64 {
+	return 160<<10 + 88*float64(min(n, 10000)) + 42*float64(max(n-10000, 0))
+}
+
+// charges are what is tried for copies. The first is near the best for most lists.
+var charges = [...]float64{0.9, 0.6, 1.2}
+
+// On lists of so many items a build takes so long that fewer shapes are tried.
+const (
+	longList = 2000
+	hugeList = 30000
+)
+
+// assemble builds the trees in several ways and keeps the cheapest. The splits
+// into trees are compared on a part of the items; the best two of a long list,
+// or the charges of a short one, on all.
+func (w *work) assemble() *Program {
+	part := *w
+	if size := min(max(len(w.items)/16, 300), longList); len(w.items) > size {
+		part.items = make([]item, size)
+		for i := range part.items {
+			part.items[i] = w.items[i*len(w.items)/size]
+		}
+	}
+	var shapes []shape
+	for _, split := range part.splits() {
+		shapes = append(shapes, shape{split: split, charge: charges[0], leaf: 4})
+	}
+	if len(shapes) > 1 {
+		shapes = part.rank(shapes).shapes
+	}
+	switch {
+	case len(w.items) > hugeList:
+		shapes = shapes[:1]
+	case len(w.items) > longList:
+		shapes = shapes[:min(2, len(shapes))]
+	default:
+		shapes = shapes[:1]
+		for _, charge := range charges[1:] {
+			other := shapes[0]
+			other.charge = charge
+			shapes = append(shapes, other)
+		}
+	}
+	return w.rank(shapes).programs[0]
+}
+
+// splits are the partitions that differ for the items.
+func (w *work) splits() (out []int) {
+	var kinds [4]int
+	for i := range w.items {
+		kinds[w.items[i].kind()] = 1
+	}
+	seen := map[[4]uint8]bool{}
+	for i, p := range partitions {
+		for kind := range p {
+			p[kind] *= uint8(kinds[kind])
+		}
+		if !seen[p] {
+			seen[p] = true
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// trials are shapes that were built, what came of them, and what that costs.
+type trials struct {
+	shapes   []shape
+	programs []*Program
+	costs    []float64
+}
+
+// Len, Less and Swap are what sort asks for.
+func (t *trials) Len() int           { return len(t.shapes) }
+func (t *trials) Less(i, j int) bool { return t.costs[i] < t.costs[j] }
+func (t *trials) Swap(i, j int) {
+	t.shapes[i], t.shapes[j] = t.shapes[j], t.shapes[i]
+	t.programs[i], t.programs[j] = t.programs[j], t.programs[i]
+	t.costs[i], t.costs[j] = t.costs[j], t.costs[i]
+}
+
+// rank builds each shape, side by side, and sorts them, the cheapest first. What
+// takes more room than it should costs more.
+func (w *work) rank(shapes []shape) *trials {
+	keys := points(w.items, 1000)
+	t := &trials{shapes, make([]*Program, len(shapes)), make([]float64, len(shapes))}
+	var builds sync.WaitGroup
+	for i := range shapes {
+		builds.Go(func() {
+			t.programs[i] = w.build(shapes[i])
+			t.costs[i] = t.programs[i].cost(keys)
+			if over := float64(t.programs[i].size) / (w.room*float64(len(w.items)) + headerSize); over > 1 {
+				t.costs[i] *= over * over
+			}
+		})
+	}
+	builds.Wait()
+	sort.Stable(t)
+	return t
+}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"margay.dev/margay/classifier/cut"
 )
 
 // Options steer a compile. The zero value is what most callers want.
@@ -76,17 +78,16 @@ func Compile(list []Rule, o Options) (*Compiled, error) {
 }
 
 // build builds the trees in one way and lays them out.
-func (w *work) build(s shape) *Program {
-	items := append(slices.Clip(w.items), w.logs...)
-	c := newCutter(items, uint32(len(w.list)), s)
-	if w.mode == Classes {
-		c.bits[fieldSource], c.bits[fieldDestination] = 16, 16
+func (w *work) build(s cut.Shape) *Program {
+	g := cut.Ground{Items: slices.Concat(w.items, w.logs), Every: len(w.items), None: uint32(len(w.list))}
+	g.Each = min(4*w.room, float64(w.budget)/float64(len(g.Items)))
+	for f := range g.Bits {
+		g.Bits[f] = cut.FieldOf(f).Bits
 	}
-	each := min(4*w.room, float64(w.budget)/float64(len(items)))
-	trees := c.plant(groups(w.items, s.split, 0), each)
-	c.every = true
-	logs := c.plant(groups(items, 0, len(w.items)), each)
-	p := c.lay(trees, logs, w.list)
+	if w.mode == Classes {
+		g.Bits[cut.Source], g.Bits[cut.Destination] = 16, 16
+	}
+	p := lay(cut.Grow(g, s), w.list)
 	p.mode, p.linear = w.mode, w.block()
 	for i := range w.sides {
 		if w.mode == Classes {

@@ -1,9 +1,12 @@
 package classifier
 
 import (
+	"math"
 	"math/rand/v2"
 	"sort"
 	"sync"
+
+	"margay.dev/margay/classifier/cut"
 )
 
 // What the steps of a walk cost, in nanoseconds of the portable walker, about.
@@ -25,7 +28,7 @@ func (p *Program) cost(keys []Key) float64 {
 	}
 	per := float64(steps) / float64(max(len(keys), 1))
 	if size := float64(len(p.cells)*cellSize+len(p.boxes)*boxSize) / nearCache; size > 1 {
-		per *= 1 + 0.2*log2(size)
+		per *= 1 + 0.2*math.Log2(size)
 	}
 	return per
 }
@@ -61,7 +64,7 @@ func (p *Program) steps(k *Key) (sum int) {
 }
 
 // points are keys inside items that are drawn evenly.
-func points(items []item, n int) []Key {
+func points(items []cut.Item, n int) []Key {
 	if len(items) == 0 {
 		return nil
 	}
@@ -69,11 +72,11 @@ func points(items []item, n int) []Key {
 	keys := make([]Key, n)
 	for i := range keys {
 		it := &items[rng.IntN(len(items))]
-		var v [numFields]uint32
+		var v [cut.NumFields]uint32
 		for f := range v {
-			v[f] = it.lo[f] + uint32(rng.Uint64N(uint64(it.hi[f]-it.lo[f])+1))
+			v[f] = it.Lo[f] + uint32(rng.Uint64N(uint64(it.Hi[f]-it.Lo[f])+1))
 		}
-		keys[i] = NewKey(v[fieldSource], v[fieldDestination], uint8(v[fieldProtocol]), uint16(v[fieldSourcePort]), uint16(v[fieldDestinationPort]))
+		keys[i] = NewKey(v[cut.Source], v[cut.Destination], uint8(v[cut.Protocol]), uint16(v[cut.SourcePort]), uint16(v[cut.DestinationPort]))
 	}
 	return keys
 }
@@ -87,6 +90,9 @@ func roomFor(n int) float64 {
 // charges are what is tried for copies. The first is near the best for most lists.
 var charges = [...]float64{0.9, 0.6, 1.2}
 
+// leafSize is how many boxes a leaf may have before it is worth another table.
+const leafSize = 4
+
 // On lists of so many items a build takes so long that fewer shapes are tried.
 const (
 	longList = 2000
@@ -99,14 +105,14 @@ const (
 func (w *work) assemble() *Program {
 	part := *w
 	if size := min(max(len(w.items)/16, 300), longList); len(w.items) > size {
-		part.items = make([]item, size)
+		part.items = make([]cut.Item, size)
 		for i := range part.items {
 			part.items[i] = w.items[i*len(w.items)/size]
 		}
 	}
-	var shapes []shape
-	for _, split := range part.splits() {
-		shapes = append(shapes, shape{split: split, charge: charges[0], leaf: 4})
+	var shapes []cut.Shape
+	for _, split := range cut.Splits(part.items) {
+		shapes = append(shapes, cut.Shape{Split: split, Charge: charges[0], Leaf: leafSize})
 	}
 	if len(shapes) > 1 {
 		shapes = part.rank(shapes).shapes
@@ -120,35 +126,16 @@ func (w *work) assemble() *Program {
 		shapes = shapes[:1]
 		for _, charge := range charges[1:] {
 			other := shapes[0]
-			other.charge = charge
+			other.Charge = charge
 			shapes = append(shapes, other)
 		}
 	}
 	return w.rank(shapes).programs[0]
 }
 
-// splits are the partitions that differ for the items.
-func (w *work) splits() (out []int) {
-	var kinds [4]int
-	for i := range w.items {
-		kinds[w.items[i].kind()] = 1
-	}
-	seen := map[[4]uint8]bool{}
-	for i, p := range partitions {
-		for kind := range p {
-			p[kind] *= uint8(kinds[kind])
-		}
-		if !seen[p] {
-			seen[p] = true
-			out = append(out, i)
-		}
-	}
-	return out
-}
-
 // trials are shapes that were built, what came of them, and what that costs.
 type trials struct {
-	shapes   []shape
+	shapes   []cut.Shape
 	programs []*Program
 	costs    []float64
 }
@@ -164,7 +151,7 @@ func (t *trials) Swap(i, j int) {
 
 // rank builds each shape, side by side, and sorts them, the cheapest first. What
 // takes more room than it should costs more.
-func (w *work) rank(shapes []shape) *trials {
+func (w *work) rank(shapes []cut.Shape) *trials {
 	keys := points(w.items, 1000)
 	t := &trials{shapes, make([]*Program, len(shapes)), make([]float64, len(shapes))}
 	var builds sync.WaitGroup

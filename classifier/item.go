@@ -6,50 +6,20 @@ import (
 	"math/bits"
 	"net/netip"
 	"slices"
+
+	"margay.dev/margay/classifier/cut"
 )
 
-// The fields of a key, in the order in which items keep them.
-const (
-	fieldSource = iota
-	fieldDestination
-	fieldSourcePort
-	fieldDestinationPort
-	fieldProtocol
-	numFields
-)
-
-// fields says where each field lies in a key.
-var fields = [numFields]struct {
-	word, offset uint
-	bits         int
-}{{0, 32, 32}, {0, 0, 32}, {1, 16, 16}, {1, 0, 16}, {1, 32, 8}}
-
-// item is a box as the compiler handles it: a range in each field, both ends
-// included, and the rank of the rule that it is (part of).
-type item struct {
-	lo, hi [numFields]uint32
-	rank   uint32
-}
-
-// box packs an item for the walkers.
-func (it *item) box() box {
+// boxOf packs an item for the walkers.
+func boxOf(it *cut.Item) box {
 	return box{
-		src: it.lo[fieldSource], srcSpan: it.hi[fieldSource] - it.lo[fieldSource],
-		dst: it.lo[fieldDestination], dstSpan: it.hi[fieldDestination] - it.lo[fieldDestination],
-		sport: uint16(it.lo[fieldSourcePort]), sportSpan: uint16(it.hi[fieldSourcePort] - it.lo[fieldSourcePort]),
-		dport: uint16(it.lo[fieldDestinationPort]), dportSpan: uint16(it.hi[fieldDestinationPort] - it.lo[fieldDestinationPort]),
-		proto: uint16(it.lo[fieldProtocol]), protoSpan: uint16(it.hi[fieldProtocol] - it.lo[fieldProtocol]),
-		rankLow: uint16(it.rank), rankHigh: uint16(it.rank >> 16),
+		src: it.Lo[cut.Source], srcSpan: it.Hi[cut.Source] - it.Lo[cut.Source],
+		dst: it.Lo[cut.Destination], dstSpan: it.Hi[cut.Destination] - it.Lo[cut.Destination],
+		sport: uint16(it.Lo[cut.SourcePort]), sportSpan: uint16(it.Hi[cut.SourcePort] - it.Lo[cut.SourcePort]),
+		dport: uint16(it.Lo[cut.DestinationPort]), dportSpan: uint16(it.Hi[cut.DestinationPort] - it.Lo[cut.DestinationPort]),
+		proto: uint16(it.Lo[cut.Protocol]), protoSpan: uint16(it.Hi[cut.Protocol] - it.Lo[cut.Protocol]),
+		rankLow: uint16(it.Rank), rankHigh: uint16(it.Rank >> 16),
 	}
-}
-
-// significant are the bits of a field that decide whether a value is in [lo, hi]:
-// the leading ones of a prefix, all of any other range.
-func significant(lo, hi uint32) uint32 {
-	if x := lo ^ hi; x&(x+1) == 0 && lo&x == 0 {
-		return ^x
-	}
-	return 1<<32 - 1
 }
 
 // span32 is a range of addresses or of local classes.
@@ -75,7 +45,7 @@ func merged(ranges []Range, last uint16) []Range {
 
 // expand appends the items of one rule: one for each combination of ranges. It
 // refuses to go over limit items in all.
-func expand(items []item, r *Rule, rank uint32, source, destination []span32, limit int) ([]item, error) {
+func expand(items []cut.Item, r *Rule, rank uint32, source, destination []span32, limit int) ([]cut.Item, error) {
 	sports, dports := merged(r.Source.Ports, 1<<16-1), merged(r.Destination.Ports, 1<<16-1)
 	protocols := merged(r.Protocols, 255)
 	hi, n := bits.Mul64(uint64(len(source))*uint64(len(destination)), uint64(len(sports))*uint64(len(dports))*uint64(len(protocols)))
@@ -88,10 +58,10 @@ func expand(items []item, r *Rule, rank uint32, source, destination []span32, li
 			for _, sp := range sports {
 				for _, dp := range dports {
 					for _, p := range protocols {
-						items = append(items, item{
-							lo:   [numFields]uint32{s.lo, d.lo, uint32(sp.First), uint32(dp.First), uint32(p.First)},
-							hi:   [numFields]uint32{s.hi, d.hi, uint32(sp.Last), uint32(dp.Last), uint32(p.Last)},
-							rank: rank,
+						items = append(items, cut.Item{
+							Lo:   [cut.NumFields]uint32{s.lo, d.lo, uint32(sp.First), uint32(dp.First), uint32(p.First)},
+							Hi:   [cut.NumFields]uint32{s.hi, d.hi, uint32(sp.Last), uint32(dp.Last), uint32(p.Last)},
+							Rank: rank,
 						})
 					}
 				}

@@ -3,30 +3,32 @@ package classifier
 import (
 	"encoding/binary"
 	"slices"
+
+	"margay.dev/margay/classifier/cut"
 )
 
-// lay gives every table its place and makes a program of the trees.
-func (c *cutter) lay(trees, logs []planted, list []Rule) *Program {
-	p := &Program{trees: make([]tree, len(trees)), logs: make([]tree, len(logs))}
-	base := c.place(p)
-	p.cells = make([]uint64, c.cells)
-	for i := range c.nodes {
-		for j, kid := range c.nodes[i].kids {
-			p.cells[base[i]+uint32(j)] = c.cell(kid, base)
+// lay gives every table its place and makes a program of the forest.
+func lay(c *cut.Forest, list []Rule) *Program {
+	p := &Program{}
+	base := place(c, p)
+	p.cells = make([]uint64, c.Cells)
+	for i := range c.Nodes {
+		for j, kid := range c.Nodes[i].Kids {
+			p.cells[base[i]+uint32(j)] = cellOf(c, kid, base)
 		}
 	}
-	for i, t := range trees {
-		p.trees[i] = tree{c.cell(t.root, base), t.min}
+	for _, t := range c.Trees {
+		p.trees = append(p.trees, tree{cellOf(c, t.Root, base), t.Min})
 	}
-	for i, t := range logs {
-		p.logs[i] = tree{c.cell(t.root, base), t.min}
+	for _, t := range c.Every {
+		p.logs = append(p.logs, tree{cellOf(c, t.Root, base), t.Min})
 	}
-	p.boxes = make([]box, len(c.boxes), len(c.boxes)+padBoxes)
-	for i, item := range c.boxes {
-		p.boxes[i] = c.items[item].box()
+	p.boxes = make([]box, len(c.Boxes), len(c.Boxes)+padBoxes)
+	for i, item := range c.Boxes {
+		p.boxes[i] = boxOf(&c.Items[item])
 	}
 	for range padBoxes {
-		p.boxes = append(p.boxes, never(c.none))
+		p.boxes = append(p.boxes, never(uint32(len(list))))
 	}
 	p.verdicts = make([]Verdict, len(list)+1)
 	for i := range list {
@@ -37,34 +39,34 @@ func (c *cutter) lay(trees, logs []planted, list []Rule) *Program {
 
 // place orders the nodes by height, so that each level lies behind what it
 // leads to, and returns the first cell of each.
-func (c *cutter) place(p *Program) []uint32 {
-	order := make([]int, len(c.nodes))
+func place(c *cut.Forest, p *Program) []uint32 {
+	order := make([]int, len(c.Nodes))
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return c.nodes[a].height - c.nodes[b].height })
-	base := make([]uint32, len(c.nodes))
+	slices.SortStableFunc(order, func(a, b int) int { return c.Nodes[a].Height - c.Nodes[b].Height })
+	base := make([]uint32, len(c.Nodes))
 	at := uint32(0)
 	for _, i := range order {
-		for p.levels < c.nodes[i].height {
+		for p.levels < c.Nodes[i].Height {
 			p.starts[p.levels] = at
 			p.levels++
 		}
 		base[i] = at
-		at += uint32(len(c.nodes[i].kids))
+		at += uint32(len(c.Nodes[i].Kids))
 	}
 	return base
 }
 
-// cell is how others name a node or a leaf.
-func (c *cutter) cell(r ref, base []uint32) uint64 {
+// cellOf is how others name a node or a leaf.
+func cellOf(c *cut.Forest, r cut.Ref, base []uint32) uint64 {
 	if r < 0 {
-		l := &c.leaves[^r]
-		return leafCell(l.first, l.count, l.fallback)
+		l := &c.Leaves[^r]
+		return leafCell(l.First, l.Count, l.Fallback)
 	}
-	n := &c.nodes[r]
-	f := fields[n.cut.field]
-	return tableCell(base[r], f.word, f.offset+n.cut.shift, uint32(len(n.kids)-1))
+	n := &c.Nodes[r]
+	f := cut.FieldOf(n.Cut.Field)
+	return tableCell(base[r], f.Word, f.Offset+n.Cut.Shift, uint32(len(n.Kids)-1))
 }
 
 // counts says how many of everything the program has.

@@ -1,13 +1,15 @@
 package classifier
 
+import "margay.dev/margay/classifier/cut"
+
 // The layout of an image, in little-endian bytes. docs/CLASSIFIER.md says the
 // same in words.
 const (
 	magic      = 0x534c435947524d00 // "\0MRGYCLS" read as a little-endian word
 	version    = 1
 	headerSize = 256
-	maxLevels  = 16 // tables that a walk passes before its leaf
-	maxTrees   = 4  // beside one of Log rules
+	maxLevels  = cut.MaxLevels
+	maxTrees   = cut.MaxTrees // beside one of Log rules
 
 	offMagic    = 0
 	offVersion  = 8
@@ -25,8 +27,8 @@ const (
 	rootSize    = 16
 	offExtra    = 208 // counts of the sections behind the verdicts, 32 bits each
 
-	cellSize    = 8
-	boxSize     = 32
+	cellSize    = cut.CellSize
+	boxSize     = cut.BoxSize
 	verdictSize = 4
 	padBoxes    = 8 // behind the last box, none of them ever matches
 	lineSize    = 64
@@ -48,7 +50,7 @@ const (
 	wordShift     = 38
 	cutShift      = 32
 	maskShift     = 40
-	maxMask       = 1<<14 - 1
+	maxMask       = 1<<cut.MaxWidth - 1
 	tableBits     = maxMask<<maskShift | 1<<wordShift | 63<<cutShift | (1<<32 - 1)
 )
 

@@ -3,6 +3,8 @@ package classifier
 import (
 	"fmt"
 	"slices"
+
+	"margay.dev/margay/classifier/cut"
 )
 
 // work is a list on its way into an image.
@@ -13,11 +15,11 @@ type work struct {
 	literals *Literals
 
 	sides  [2]sideClasses
-	terms  [][]term // by rank, mode Classes
-	items  []item   // of the rules that decide, for the trees
-	logs   []item   // of the Log rules
-	linear []item   // of all rules, with any address in mode Classes
-	room   float64  // bytes that the trees should take for an item
+	terms  [][]term   // by rank, mode Classes
+	items  []cut.Item // of the rules that decide, for the trees
+	logs   []cut.Item // of the Log rules
+	linear []cut.Item // of all rules, with any address in mode Classes
+	room   float64    // bytes that the trees should take for an item
 }
 
 // prepare makes items of the list, or says what does not fit the budget.
@@ -37,7 +39,7 @@ func (w *work) prepare(combinations [][]SetID, editable bool) error {
 			w.sides[i].number(combinations)
 		}
 	}
-	limit := min(w.budget/boxSize, maxBoxes, maxItems)
+	limit := min(w.budget/boxSize, maxBoxes, cut.MaxItems)
 	for rank := range w.list {
 		if err := w.rule(rank, limit, editable || w.mode == Classes); err != nil {
 			return err
@@ -110,7 +112,7 @@ func (w *work) termsOf(r *Rule) (terms []term) {
 func (w *work) block() block {
 	b := block{boxes: make([]box, len(w.linear))}
 	for i := range w.linear {
-		b.boxes[i] = w.linear[i].box()
+		b.boxes[i] = boxOf(&w.linear[i])
 	}
 	if w.mode == Classes {
 		b.termAt = []uint32{0}

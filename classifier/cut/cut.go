@@ -1,4 +1,4 @@
-package classifier
+package cut
 
 import "encoding/binary"
 
@@ -7,80 +7,41 @@ import "encoding/binary"
 type entry uint32
 
 const (
-	fieldMask = 1<<numFields - 1
-	maxItems  = 1 << (32 - numFields)
+	fieldMask = 1<<NumFields - 1
+	// MaxItems is how many items a forest may have.
+	MaxItems = 1 << (32 - NumFields)
 )
 
 // region is what a walk knows of a key when it has come to a node: some bits of
 // each field.
-type region struct{ known, value [numFields]uint32 }
+type region struct{ known, value [NumFields]uint32 }
 
-// ref names a node (0 and up) or, complemented, a leaf.
-type ref int32
-
-// node is a table: the bits of the key that it takes, and where they lead.
-type node struct {
-	cut    cut
-	kids   []ref
-	height int // tables from here down, this one included
-}
-
-// leaf is what is left to compare, and what holds when nothing matches.
-type leaf struct{ first, count, fallback uint32 }
-
-// cut is a window of bits of one field.
-type cut struct {
-	field        int
-	shift, width uint
-}
-
-// shape is what a build may choose.
-type shape struct {
-	split  int     // index of partitions
-	charge float64 // what a doubling of the entries costs, in halvings of the lists
-	leaf   int     // a list of so many is not cut further
-}
-
-// cutter builds the trees of one image.
+// cutter builds the trees of one forest.
 type cutter struct {
-	items []item
+	Forest
 	none  uint32 // the rank of no rule
-	shape shape
-	bits  [numFields]int // how wide each field is
+	shape Shape
+	bits  [NumFields]int // how wide each field is
 	every bool           // all matches are wanted, not the first: nothing is removed below a rule that covers
 
-	nodes  []node
-	leaves []leaf
-	boxes  []uint32 // indexes of items, as the leaves have them
-	cells  int
-
-	byList map[string]ref // lists seen: a list in a like region leads to the same node
-	byKids map[string]ref // tables seen
+	byList map[string]Ref // lists seen: a list in a like region leads to the same node
+	byKids map[string]Ref // tables seen
 	byBox  map[string]uint32
 	key    []byte
 	counts []uint32
 	scores []window
 }
 
-func newCutter(items []item, none uint32, s shape) *cutter {
-	c := &cutter{items: items, none: none, shape: s, byList: map[string]ref{}, byKids: map[string]ref{}, byBox: map[string]uint32{},
-		counts: make([]uint32, maxMask+1)}
-	for f := range fields {
-		c.bits[f] = fields[f].bits
-	}
-	return c
-}
-
 // build makes the tree of a list and returns its root. The tables and boxes
 // that it adds take at most allow bytes, or what the boxes alone take.
-func (c *cutter) build(list []entry, allow float64) ref {
+func (c *cutter) build(list []entry, allow float64) Ref {
 	list, fallback := c.narrow(list, &region{}, fieldMask)
 	return c.grow(list, fallback, &region{}, 0, allow)
 }
 
 // grow makes the subtree of a list that narrow has seen.
-func (c *cutter) grow(list []entry, fallback uint32, in *region, depth int, allow float64) ref {
-	if len(list) <= c.shape.leaf {
+func (c *cutter) grow(list []entry, fallback uint32, in *region, depth int, allow float64) Ref {
+	if len(list) <= c.shape.Leaf {
 		return c.leaf(list, fallback)
 	}
 	key := string(c.listKey(list, fallback, in))
@@ -93,25 +54,25 @@ func (c *cutter) grow(list []entry, fallback uint32, in *region, depth int, allo
 }
 
 // divide cuts a list, or makes a leaf of it where a cut does not pay.
-func (c *cutter) divide(list []entry, fallback uint32, in *region, depth int, allow float64) ref {
+func (c *cutter) divide(list []entry, fallback uint32, in *region, depth int, allow float64) Ref {
 	best, ok := c.choose(list, allow)
-	if !ok || depth == maxLevels-1 {
+	if !ok || depth == MaxLevels-1 {
 		return c.leaf(list, fallback)
 	}
 	parts, ends := c.deal(list, best)
 	total := float64(len(parts))
-	allow -= float64(len(ends) * cellSize)
-	kids := make([]ref, len(ends))
+	allow -= float64(len(ends) * CellSize)
+	kids := make([]Ref, len(ends))
 	sub := *in
-	sub.known[best.field] |= (1<<best.width - 1) << best.shift
+	sub.known[best.Field] |= (1<<best.Width - 1) << best.Shift
 	from := uint32(0)
 	for i, end := range ends {
-		sub.value[best.field] = in.value[best.field]&^((1<<best.width-1)<<best.shift) | uint32(i)<<best.shift
+		sub.value[best.Field] = in.value[best.Field]&^((1<<best.Width-1)<<best.Shift) | uint32(i)<<best.Shift
 		if in.conflicts(best, uint32(i)) {
 			kids[i] = c.leaf(nil, c.none) // bits that were known before say that no key comes here
 		} else {
 			share := allow * float64(end-from) / max(total, 1)
-			part, rest := c.narrow(parts[from:end:end], &sub, 1<<best.field)
+			part, rest := c.narrow(parts[from:end:end], &sub, 1<<best.Field)
 			if rest == c.none {
 				rest = fallback
 			}
@@ -123,14 +84,14 @@ func (c *cutter) divide(list []entry, fallback uint32, in *region, depth int, al
 }
 
 // conflicts reports whether a value of the window is ruled out by what is known.
-func (in *region) conflicts(w cut, value uint32) bool {
-	mask := in.known[w.field] & ((1<<w.width - 1) << w.shift)
-	return (value<<w.shift^in.value[w.field])&mask != 0
+func (in *region) conflicts(w Cut, value uint32) bool {
+	mask := in.known[w.Field] & ((1<<w.Width - 1) << w.Shift)
+	return (value<<w.Shift^in.value[w.Field])&mask != 0
 }
 
 // deal sorts a list into the cells of a cut. ends[i] is where cell i's part ends.
-func (c *cutter) deal(list []entry, w cut) (parts []entry, ends []uint32) {
-	mask := uint32(1)<<w.width - 1
+func (c *cutter) deal(list []entry, w Cut) (parts []entry, ends []uint32) {
+	mask := uint32(1)<<w.Width - 1
 	ends = make([]uint32, mask+2)
 	total := uint32(0)
 	for _, e := range list {
@@ -157,13 +118,13 @@ func (c *cutter) deal(list []entry, w cut) (parts []entry, ends []uint32) {
 
 // placesOf is where an entry goes under a cut: the first cell and how many from
 // there on, modulo the number of cells.
-func (c *cutter) placesOf(e entry, w cut) (first, n uint32) {
-	mask := uint32(1)<<w.width - 1
-	if e>>w.field&1 != 0 {
+func (c *cutter) placesOf(e entry, w Cut) (first, n uint32) {
+	mask := uint32(1)<<w.Width - 1
+	if e>>w.Field&1 != 0 {
 		return 0, mask + 1
 	}
-	it := &c.items[e>>numFields]
-	a, b := it.lo[w.field]>>w.shift, it.hi[w.field]>>w.shift
+	it := &c.Items[e>>NumFields]
+	a, b := it.Lo[w.Field]>>w.Shift, it.Hi[w.Field]>>w.Shift
 	if b-a >= mask {
 		return 0, mask + 1
 	}
@@ -183,7 +144,7 @@ func (c *cutter) narrow(list []entry, in *region, changed entry) ([]entry, uint3
 			continue
 		}
 		if e&fieldMask == fieldMask && !c.every {
-			return kept, c.items[e>>numFields].rank
+			return kept, c.Items[e>>NumFields].Rank
 		}
 		kept = append(kept, e)
 	}
@@ -195,17 +156,17 @@ func (c *cutter) narrow(list []entry, in *region, changed entry) ([]entry, uint3
 
 // placed compares an entry with the region in the changed fields.
 func (c *cutter) placed(e entry, in *region, changed entry) (entry, bool) {
-	it := &c.items[e>>numFields]
-	for f := range numFields {
+	it := &c.Items[e>>NumFields]
+	for f := range NumFields {
 		if bit := entry(1) << f; changed&bit != 0 && e&bit == 0 {
 			most := uint32(1<<c.bits[f] - 1)
 			low, high := in.value[f], in.value[f]|most&^in.known[f]
-			open := it.lo[f] ^ it.hi[f]
-			prefix := open&(open+1) == 0 && it.lo[f]&open == 0
-			if it.lo[f] > high || it.hi[f] < low || prefix && (it.lo[f]^low)&in.known[f]&^open != 0 {
+			open := it.Lo[f] ^ it.Hi[f]
+			prefix := open&(open+1) == 0 && it.Lo[f]&open == 0
+			if it.Lo[f] > high || it.Hi[f] < low || prefix && (it.Lo[f]^low)&in.known[f]&^open != 0 {
 				return e, false
 			}
-			if it.lo[f] <= low && high <= it.hi[f] {
+			if it.Lo[f] <= low && high <= it.Hi[f] {
 				e |= bit
 			}
 		}
@@ -230,9 +191,9 @@ next:
 
 // contains reports whether all of b, as far as it is in the region, is in a.
 func (c *cutter) contains(a, b entry) bool {
-	x, y := &c.items[a>>numFields], &c.items[b>>numFields]
-	for f := range numFields {
-		if a>>f&1 == 0 && (b>>f&1 != 0 || x.lo[f] > y.lo[f] || x.hi[f] < y.hi[f]) {
+	x, y := &c.Items[a>>NumFields], &c.Items[b>>NumFields]
+	for f := range NumFields {
+		if a>>f&1 == 0 && (b>>f&1 != 0 || x.Lo[f] > y.Lo[f] || x.Hi[f] < y.Hi[f]) {
 			return false
 		}
 	}
@@ -248,15 +209,15 @@ func (c *cutter) listKey(list []entry, fallback uint32, in *region) []byte {
 		k = binary.LittleEndian.AppendUint32(k, uint32(e))
 		open &= e
 	}
-	for f := range numFields {
+	for f := range NumFields {
 		if open>>f&1 != 0 {
 			continue
 		}
 		sig := uint32(0)
 		for _, e := range list {
 			if e>>f&1 == 0 {
-				it := &c.items[e>>numFields]
-				sig |= significant(it.lo[f], it.hi[f])
+				it := &c.Items[e>>NumFields]
+				sig |= significant(it.Lo[f], it.Hi[f])
 			}
 		}
 		k = binary.LittleEndian.AppendUint32(k, in.known[f]&sig)
@@ -267,16 +228,16 @@ func (c *cutter) listKey(list []entry, fallback uint32, in *region) []byte {
 }
 
 // leaf makes or finds the leaf of a list.
-func (c *cutter) leaf(list []entry, fallback uint32) ref {
+func (c *cutter) leaf(list []entry, fallback uint32) Ref {
 	k := c.key[:0]
 	for _, e := range list {
-		k = binary.LittleEndian.AppendUint32(k, uint32(e>>numFields))
+		k = binary.LittleEndian.AppendUint32(k, uint32(e>>NumFields))
 	}
 	first, ok := c.byBox[string(k)]
 	if !ok {
-		first = uint32(len(c.boxes))
+		first = uint32(len(c.Boxes))
 		for _, e := range list {
-			c.boxes = append(c.boxes, uint32(e>>numFields))
+			c.Boxes = append(c.Boxes, uint32(e>>NumFields))
 		}
 		c.byBox[string(k)] = first
 	}
@@ -284,8 +245,8 @@ func (c *cutter) leaf(list []entry, fallback uint32) ref {
 	c.key = k
 	r, ok := c.byList[string(k)]
 	if !ok {
-		r = ^ref(len(c.leaves))
-		c.leaves = append(c.leaves, leaf{first, uint32(len(list)), fallback})
+		r = ^Ref(len(c.Leaves))
+		c.Leaves = append(c.Leaves, Leaf{first, uint32(len(list)), fallback})
 		c.byList[string(k)] = r
 	}
 	return r
@@ -293,9 +254,9 @@ func (c *cutter) leaf(list []entry, fallback uint32) ref {
 
 // table makes or finds the node with these children; where all are the same
 // there is nothing to ask.
-func (c *cutter) table(w cut, kids []ref) ref {
+func (c *cutter) table(w Cut, kids []Ref) Ref {
 	same, height := true, 0
-	k := append(c.key[:0], byte(w.field), byte(w.shift), byte(w.width))
+	k := append(c.key[:0], byte(w.Field), byte(w.Shift), byte(w.Width))
 	for _, r := range kids {
 		same = same && r == kids[0]
 		height = max(height, c.height(r))
@@ -307,17 +268,17 @@ func (c *cutter) table(w cut, kids []ref) ref {
 	}
 	r, ok := c.byKids[string(k)]
 	if !ok {
-		r = ref(len(c.nodes))
-		c.nodes = append(c.nodes, node{w, kids, height + 1})
-		c.cells += len(kids)
+		r = Ref(len(c.Nodes))
+		c.Nodes = append(c.Nodes, Node{w, kids, height + 1})
+		c.Cells += len(kids)
 		c.byKids[string(k)] = r
 	}
 	return r
 }
 
-func (c *cutter) height(r ref) int {
+func (c *cutter) height(r Ref) int {
 	if r < 0 {
 		return 0
 	}
-	return c.nodes[r].height
+	return c.Nodes[r].Height
 }

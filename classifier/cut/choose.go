@@ -1,4 +1,4 @@
-package classifier
+package cut
 
 import (
 	"math"
@@ -7,7 +7,7 @@ import (
 
 // window is a cut with a guess at its score.
 type window struct {
-	cut
+	cut   Cut
 	guess float64
 }
 
@@ -18,7 +18,7 @@ const sampleSize = 512
 // as tables and copies take at most allow bytes. Score: halvings of the list
 // that a packet meets, if packets come evenly from the entries, less a charge
 // for copies and for cells. It reports false where none is worth a step.
-func (c *cutter) choose(list []entry, allow float64) (best cut, found bool) {
+func (c *cutter) choose(list []entry, allow float64) (best Cut, found bool) {
 	n, scale := len(list), 1.0
 	if n > sampleSize {
 		list = sampled(list)
@@ -26,7 +26,7 @@ func (c *cutter) choose(list []entry, allow float64) (best cut, found bool) {
 	}
 	maxWidth := max(2, min(uint(bits.Len(uint(n)))+2, 14))
 	c.scores = c.scores[:0]
-	for f := range numFields {
+	for f := range NumFields {
 		c.windows(list, f, maxWidth, scale, allow)
 	}
 	score := minScore
@@ -114,12 +114,12 @@ func (c *cutter) survey(list []entry, f int) (open openness, useful uint32, gain
 			all = 0
 			continue
 		}
-		it := &c.items[e>>numFields]
-		low := bits.Len32(it.hi[f] - it.lo[f])
+		it := &c.Items[e>>NumFields]
+		low := bits.Len32(it.Hi[f] - it.Lo[f])
 		open.add(low, 1)
 		mask := ^uint32(0) << low
-		either |= it.lo[f] & mask
-		both &= it.lo[f] | ^mask
+		either |= it.Lo[f] & mask
+		both &= it.Lo[f] | ^mask
 		known |= mask
 		all &= mask
 	}
@@ -128,12 +128,12 @@ func (c *cutter) survey(list []entry, f int) (open openness, useful uint32, gain
 		if e>>f&1 != 0 {
 			continue
 		}
-		it := &c.items[e>>numFields]
-		low := bits.Len32(it.hi[f] - it.lo[f])
+		it := &c.Items[e>>NumFields]
+		low := bits.Len32(it.Hi[f] - it.Lo[f])
 		for m := useful >> low << low; m != 0; m &= m - 1 {
 			b := bits.TrailingZeros32(m)
 			fixed[b]++
-			ones[b] += it.lo[f] >> b & 1
+			ones[b] += it.Lo[f] >> b & 1
 		}
 	}
 	n := float64(len(list))
@@ -163,20 +163,20 @@ func (c *cutter) windows(list []entry, f int, maxWidth uint, scale, allow float6
 				continue
 			}
 			full, cells := open.places(low, width), float64(uint32(1)<<width)
-			if full*scale*boxSize+cells*cellSize > allow {
+			if full*scale*BoxSize+cells*CellSize > allow {
 				continue
 			}
 			guess := min(sum, most) - c.price(full/n, cells/(n*scale), width)
 			if guess > 0 {
-				c.scores = append(c.scores, window{cut{f, low, width}, guess})
+				c.scores = append(c.scores, window{Cut{f, low, width}, guess})
 			}
 		}
 	}
 }
 
 // score is a cut's score over the list.
-func (c *cutter) score(list []entry, w cut, scale float64) float64 {
-	mask := uint32(1)<<w.width - 1
+func (c *cutter) score(list []entry, w Cut, scale float64) float64 {
+	mask := uint32(1)<<w.Width - 1
 	counts := c.counts[:mask+1]
 	clear(counts)
 	everywhere := uint32(0)
@@ -197,7 +197,7 @@ func (c *cutter) score(list []entry, w cut, scale float64) float64 {
 		full += y
 	}
 	n := float64(len(list))
-	return log2(n) - log2(square/full) - c.price(full/n, float64(mask+1)/(n*scale), w.width)
+	return log2(n) - log2(square/full) - c.price(full/n, float64(mask+1)/(n*scale), w.Width)
 }
 
 // price is what a cut costs: copies, for each doubling of the entries; cells,
@@ -205,7 +205,7 @@ func (c *cutter) score(list []entry, w cut, scale float64) float64 {
 func (c *cutter) price(copies, cells float64, width uint) float64 {
 	p := 0.02 * float64(width)
 	if copies > 1 {
-		p += c.shape.charge * log2(copies)
+		p += c.shape.Charge * log2(copies)
 	}
 	if cells > 1 {
 		p += 0.25 * log2(cells)

@@ -60,7 +60,7 @@ func Compile(list []Rule, o Options) (*Compiled, error) {
 	if err := w.prepare(o.Combinations, o.Editable); err != nil {
 		return nil, fmt.Errorf("compile %d rules into %d bytes: %w", len(list), w.budget, err)
 	}
-	w.room = min(float64(w.budget), roomFor(len(w.items)+len(w.logs))) / float64(len(w.items)+len(w.logs))
+	w.share()
 	p := w.assemble()
 	if p.size > w.budget {
 		return nil, fmt.Errorf("compile %d rules into %d bytes: %d boxes, %d cells and %d boxes in a row take %d: raise the budget or split the list",
@@ -77,17 +77,30 @@ func Compile(list []Rule, o Options) (*Compiled, error) {
 	return c, nil
 }
 
-// build builds the trees in one way and lays them out.
-func (w *work) build(s cut.Shape) *Program {
-	g := cut.Ground{Items: slices.Concat(w.items, w.logs), Every: len(w.items), None: uint32(len(w.list))}
-	g.Each = min(4*w.room, float64(w.budget)/float64(len(g.Items)))
+// share says how much room there is for each item in the trees: what the list
+// itself takes has to fit into the budget, too.
+func (w *work) share() {
+	n := len(w.items) + len(w.logs)
+	left := w.budget - headerSize - (len(w.list)+1)*verdictSize - len(w.linear)*boxSize
+	w.limit = float64(left) / float64(max(n, 1))
+	w.room = min(w.limit, roomFor(n)/float64(max(n, 1)))
+}
+
+// ground is what the trees grow on.
+func (w *work) ground() *cut.Ground {
+	g := &cut.Ground{Items: slices.Concat(w.items, w.logs), Every: len(w.items), None: uint32(len(w.list)), Each: min(4*w.room, w.limit)}
 	for f := range g.Bits {
 		g.Bits[f] = cut.FieldOf(f).Bits
 	}
 	if w.mode == Classes {
 		g.Bits[cut.Source], g.Bits[cut.Destination] = 16, 16
 	}
-	p := lay(cut.Grow(g, s), w.list)
+	return g
+}
+
+// build builds the trees in one way and lays them out.
+func (w *work) build(s cut.Shape) *Program {
+	p := lay(cut.Grow(w.ground(), s), w.list)
 	p.mode, p.linear = w.mode, w.block()
 	for i := range w.sides {
 		if w.mode == Classes {

@@ -1,8 +1,10 @@
 package classifier
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"sync"
 
@@ -28,7 +30,7 @@ func (p *Program) cost(keys []Key) float64 {
 	}
 	per := float64(steps) / float64(max(len(keys), 1))
 	if size := float64(len(p.cells)*cellSize+len(p.boxes)*boxSize) / nearCache; size > 1 {
-		per *= 1 + 0.2*math.Log2(size)
+		per *= 1 + 0.35*math.Log2(size)
 	}
 	return per
 }
@@ -63,22 +65,33 @@ func (p *Program) steps(k *Key) (sum int) {
 	return sum
 }
 
-// points are keys inside items that are drawn evenly.
-func points(items []cut.Item, n int) []Key {
-	if len(items) == 0 {
-		return nil
-	}
-	rng := rand.New(rand.NewPCG(1, uint64(len(items))))
+// points are keys inside items of rules that are drawn evenly.
+func (w *work) points(n int) []Key {
+	rng := rand.New(rand.NewPCG(1, uint64(len(w.items))))
 	keys := make([]Key, n)
 	for i := range keys {
-		it := &items[rng.IntN(len(items))]
+		it := w.draw(rng.IntN(w.ranks()), rng.Uint32())
 		var v [cut.NumFields]uint32
 		for f := range v {
-			v[f] = it.Lo[f] + uint32(rng.Uint64N(uint64(it.Hi[f]-it.Lo[f])+1))
+			hi := it.Hi[f]
+			if f <= cut.Destination && w.mode == Classes { // no packet has a local class that nobody has
+				hi = min(hi, max(w.sides[f].rows.count(), it.Lo[f]+1)-1)
+			}
+			v[f] = it.Lo[f] + uint32(rng.Uint64N(uint64(hi-it.Lo[f])+1))
 		}
 		keys[i] = NewKey(v[cut.Source], v[cut.Destination], uint8(v[cut.Protocol]), uint16(v[cut.SourcePort]), uint16(v[cut.DestinationPort]))
 	}
 	return keys
+}
+
+// ranks is up to where rules have items.
+func (w *work) ranks() int { return int(w.items[len(w.items)-1].Rank) + 1 }
+
+// draw picks an item of the rule at a rank, or of the next that has any.
+func (w *work) draw(rank int, any uint32) *cut.Item {
+	first, _ := slices.BinarySearchFunc(w.items, uint32(rank), func(it cut.Item, rank uint32) int { return cmp.Compare(it.Rank, rank) })
+	end, _ := slices.BinarySearchFunc(w.items, w.items[first].Rank+1, func(it cut.Item, rank uint32) int { return cmp.Compare(it.Rank, rank) })
+	return &w.items[first+int(any)%(end-first)]
 }
 
 // roomFor is how many bytes trees of n items should take, so that they are near
@@ -93,25 +106,30 @@ var charges = [...]float64{0.9, 0.6, 1.2}
 // leafSize is how many boxes a leaf may have before it is worth another table.
 const leafSize = 4
 
-// On lists of so many items a build takes so long that fewer shapes are tried.
+// On lists of so many items a build takes so long that fewer shapes are tried;
+// on short ones there is nothing to gain.
 const (
-	longList = 2000
-	hugeList = 30000
+	shortList = 32
+	longList  = 2000
+	hugeList  = 60000
 )
 
 // assemble builds the trees in several ways and keeps the cheapest. The splits
 // into trees are compared on a part of the items; the best two of a long list,
 // or the charges of a short one, on all.
 func (w *work) assemble() *Program {
+	if len(w.items) <= shortList {
+		return w.build(cut.Shape{Charge: charges[0], Leaf: leafSize})
+	}
 	part := *w
 	if size := min(max(len(w.items)/16, 300), longList); len(w.items) > size {
 		part.items = make([]cut.Item, size)
 		for i := range part.items {
-			part.items[i] = w.items[i*len(w.items)/size]
+			part.items[i] = *w.draw(i*w.ranks()/size, uint32(i))
 		}
 	}
 	var shapes []cut.Shape
-	for _, split := range cut.Splits(part.items) {
+	for _, split := range part.ground().Splits() {
 		shapes = append(shapes, cut.Shape{Split: split, Charge: charges[0], Leaf: leafSize})
 	}
 	if len(shapes) > 1 {
@@ -152,7 +170,7 @@ func (t *trials) Swap(i, j int) {
 // rank builds each shape, side by side, and sorts them, the cheapest first. What
 // takes more room than it should costs more.
 func (w *work) rank(shapes []cut.Shape) *trials {
-	keys := points(w.items, 1000)
+	keys := w.points(min(1000, 4*len(w.items)))
 	t := &trials{shapes, make([]*Program, len(shapes)), make([]float64, len(shapes))}
 	var builds sync.WaitGroup
 	for i := range shapes {

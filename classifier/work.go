@@ -20,6 +20,7 @@ type work struct {
 	logs   []cut.Item // of the Log rules
 	linear []cut.Item // of all rules, with any address in mode Classes
 	room   float64    // bytes that the trees should take for an item
+	limit  float64    // and those that they may
 }
 
 // prepare makes items of the list, or says what does not fit the budget.

@@ -65,6 +65,9 @@ func triesOf(n int) int {
 // minScore is the fewest halvings worth a step.
 const minScore = 0.15
 
+// minGain is the least that the outermost bits of a window are worth.
+const minGain = 0.05
+
 // sampled takes entries of a long list at even distances.
 func sampled(list []entry) []entry {
 	out := make([]entry, sampleSize)
@@ -74,100 +77,70 @@ func sampled(list []entry) []entry {
 	return out
 }
 
-// openness is how many low bits entries leave open in a field, and how many
-// entries each leave so many.
-type openness struct {
-	bits  [33]uint8
-	count [33]uint32
-	kinds int
+// survey is what a field of a list is like, bit by bit.
+type survey struct {
+	wild   [32]float64 // entries that are found on both sides of a cut by this bit alone
+	gain   [32]float64 // the score of such a cut
+	useful uint32      // bits that tell entries from others, well enough to begin or end a window
 }
 
-func (o *openness) add(bits int, n uint32) {
-	for i := range o.kinds {
-		if int(o.bits[i]) == bits {
-			o.count[i] += n
-			return
-		}
-	}
-	o.bits[o.kinds], o.count[o.kinds] = uint8(bits), n
-	o.kinds++
-}
-
-// places is how many cells of a window the entries fill, together.
-func (o *openness) places(low, width uint) float64 {
-	full := uint64(0)
-	for i := range o.kinds {
-		full += uint64(o.count[i]) << min(max(int(o.bits[i])-int(low), 0), int(width))
-	}
-	return float64(full)
-}
-
-// survey looks at a field of a list: what the entries leave open, which bits
-// tell some of them from others, and the score of each bit by itself.
-func (c *cutter) survey(list []entry, f int) (open openness, useful uint32, gain [32]float64) {
-	var ones, fixed [32]uint32
-	var either, known uint32
-	both, all := ^uint32(0), ^uint32(0)
+// look surveys a field.
+func (c *cutter) look(list []entry, f int) (s survey) {
+	var opens [33]uint32 // entries by how many low bits they leave open
+	var ones [32]uint32
+	all, known, either, both := ^uint32(0), uint32(0), uint32(0), ^uint32(0)
 	for _, e := range list {
-		if e>>f&1 != 0 {
-			open.add(32, 1)
-			all = 0
-			continue
+		low, value := 32, uint32(0)
+		if e>>f&1 == 0 {
+			it := &c.Items[e>>NumFields]
+			low, value = bits.Len32(it.Hi[f]-it.Lo[f]), it.Lo[f]
 		}
-		it := &c.Items[e>>NumFields]
-		low := bits.Len32(it.Hi[f] - it.Lo[f])
-		open.add(low, 1)
+		opens[low]++
 		mask := ^uint32(0) << low
-		either |= it.Lo[f] & mask
-		both &= it.Lo[f] | ^mask
+		either |= value & mask
+		both &= value | ^mask
 		known |= mask
 		all &= mask
-	}
-	useful = (known&^all | either&^both) & (1<<c.bits[f] - 1)
-	for _, e := range list {
-		if e>>f&1 != 0 {
-			continue
-		}
-		it := &c.Items[e>>NumFields]
-		low := bits.Len32(it.Hi[f] - it.Lo[f])
-		for m := useful >> low << low; m != 0; m &= m - 1 {
-			b := bits.TrailingZeros32(m)
-			fixed[b]++
-			ones[b] += it.Lo[f] >> b & 1
+		for m := value & mask; m != 0; m &= m - 1 {
+			ones[bits.TrailingZeros32(m)]++
 		}
 	}
-	n := float64(len(list))
-	for m := useful; m != 0; m &= m - 1 {
-		b := bits.TrailingZeros32(m)
-		wild := n - float64(fixed[b])
-		one, zero := wild+float64(ones[b]), wild+float64(fixed[b]-ones[b])
-		gain[b] = log2(n) - log2((one*one+zero*zero)/(one+zero))
+	s.useful = (known&^all | either&^both) & (1<<c.bits[f] - 1)
+	n, wild := float64(len(list)), float64(opens[32])
+	for b := 31; b >= 0; b-- {
+		s.wild[b] = wild // those that leave more than b bits open
+		wild += float64(opens[b])
+		if s.useful>>b&1 != 0 {
+			one := s.wild[b] + float64(ones[b])
+			zero := n + s.wild[b] - one
+			if s.gain[b] = log2(n) - log2((one*one+zero*zero)/(one+zero)); s.gain[b] < minGain {
+				s.useful &^= 1 << b
+			}
+		}
 	}
-	return open, useful, gain
+	return s
 }
 
 // windows appends the cuts of a field that may be worth their score, each with
 // what it would score if its bits knew nothing of each other.
 func (c *cutter) windows(list []entry, f int, maxWidth uint, scale, allow float64) {
-	open, useful, gain := c.survey(list, f)
+	s := c.look(list, f)
 	n := float64(len(list))
 	most := log2(n)
-	for low := uint(bits.TrailingZeros32(useful)); low < uint(c.bits[f]); low++ {
-		if useful>>low&1 == 0 {
+	for low := uint(bits.TrailingZeros32(s.useful)); low < uint(c.bits[f]); low++ {
+		if s.useful>>low&1 == 0 {
 			continue
 		}
-		sum := 0.0
+		sum, full, cells := 0.0, n, 1.0
 		for width := uint(1); width <= maxWidth && low+width <= uint(c.bits[f]); width++ {
-			sum += gain[low+width-1]
-			if useful>>(low+width-1)&1 == 0 || width > 4 && width&1 != 0 && width != maxWidth {
+			top := low + width - 1
+			sum += s.gain[top]
+			full += cells * s.wild[top]
+			cells *= 2
+			if s.useful>>top&1 == 0 || width > 4 && width&1 != 0 && width != maxWidth || full*scale*BoxSize+cells*CellSize > allow {
 				continue
 			}
-			full, cells := open.places(low, width), float64(uint32(1)<<width)
-			if full*scale*BoxSize+cells*CellSize > allow {
-				continue
-			}
-			guess := min(sum, most) - c.price(full/n, cells/(n*scale), width)
-			if guess > 0 {
+			if guess := min(sum, most) - c.price(full/n, cells/(n*scale), width); guess > 0 {
 				c.scores = append(c.scores, window{Cut{f, low, width}, guess})
 			}
 		}
@@ -177,6 +150,9 @@ func (c *cutter) windows(list []entry, f int, maxWidth uint, scale, allow float6
 // score is a cut's score over the list.
 func (c *cutter) score(list []entry, w Cut, scale float64) float64 {
 	mask := uint32(1)<<w.Width - 1
+	if len(c.counts) <= int(mask) {
+		c.counts = make([]uint32, mask+1)
+	}
 	counts := c.counts[:mask+1]
 	clear(counts)
 	everywhere := uint32(0)

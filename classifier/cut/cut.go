@@ -1,6 +1,10 @@
 package cut
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+	"slices"
+)
 
 // An entry of a list is an item's index and, below it, a bit for each field in
 // which the item spans all of the node's region: nothing is left to ask there.
@@ -148,7 +152,7 @@ func (c *cutter) narrow(list []entry, in *region, changed entry) ([]entry, uint3
 		}
 		kept = append(kept, e)
 	}
-	if !c.every && len(kept) <= 16 {
+	if !c.every {
 		kept = c.unshadowed(kept)
 	}
 	return kept, c.none
@@ -174,19 +178,54 @@ func (c *cutter) placed(e entry, in *region, changed entry) (entry, bool) {
 	return e, true
 }
 
-// unshadowed removes from a short list what an earlier entry contains.
+// shades is how many entries of a list are looked at for what they contain.
+const shades = 16
+
+// unshadowed removes from a list what an earlier entry contains: any of a short
+// list, of a longer one any of the largest so far that leave half of all bits open.
 func (c *cutter) unshadowed(list []entry) []entry {
+	enough := 0
+	if len(list) > shades {
+		enough = (c.bits[Source] + c.bits[Destination] + c.bits[SourcePort] + c.bits[DestinationPort] + c.bits[Protocol]) / 2
+	}
+	var large [shades]entry
+	var size [shades]int
+	n := 0
 	kept := list[:0]
 next:
 	for _, e := range list {
-		for _, a := range kept {
+		for _, a := range large[:n] {
 			if c.contains(a, e) {
 				continue next
 			}
 		}
 		kept = append(kept, e)
+		open := c.size(e)
+		if open < enough {
+			continue
+		}
+		least := n
+		if n < shades {
+			n++
+		} else if least = slices.Index(size[:], slices.Min(size[:])); size[least] >= open {
+			continue
+		}
+		large[least], size[least] = e, open
 	}
 	return kept
+}
+
+// size is how many bits an entry leaves open, about.
+func (c *cutter) size(e entry) (open int) {
+	it := &c.Items[e>>NumFields]
+	for f := range NumFields {
+		if e>>f&1 != 0 {
+			open += c.bits[f]
+		} else {
+			open += bits.Len32(it.Hi[f] - it.Lo[f])
+		}
+	}
+	return open
 }
 
 // contains reports whether all of b, as far as it is in the region, is in a.

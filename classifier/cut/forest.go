@@ -72,12 +72,12 @@ type Ground struct {
 }
 
 // Grow makes a forest.
-func Grow(g Ground, s Shape) *Forest {
+func Grow(g *Ground, s Shape) *Forest {
 	c := &cutter{Forest: Forest{Items: g.Items}, none: g.None, shape: s, bits: g.Bits,
-		byList: map[string]Ref{}, byKids: map[string]Ref{}, byBox: map[string]uint32{}, counts: make([]uint32, 1<<MaxWidth)}
-	c.Trees = c.plant(groups(g.Items[:g.Every], s.Split, 0), g.Each)
+		byList: map[string]Ref{}, byKids: map[string]Ref{}, byBox: map[string]uint32{}}
+	c.Trees = c.plant(g.groups(0, g.Every, s.Split), g.Each)
 	c.every = true
-	c.Every = c.plant(groups(g.Items, 0, g.Every), g.Each)
+	c.Every = c.plant(g.groups(g.Every, len(g.Items), 0), g.Each)
 	return &c.Forest
 }
 
@@ -93,44 +93,44 @@ func (c *cutter) plant(groups [][]entry, each float64) (trees []Tree) {
 	return trees
 }
 
-// wideBits is how many open bits make an address wide: a rule that leaves so
-// many is copied by most cuts of that address.
-const wideBits = 19
-
 // splits are the ways to split rules into trees: which tree gets rules that
 // are narrow on both sides, wide in the source, wide in the destination, wide in both.
 var splits = [...][4]uint8{
 	{0, 0, 0, 0}, {0, 1, 0, 1}, {0, 0, 1, 1}, {0, 0, 0, 1}, {0, 1, 0, 2}, {0, 0, 1, 2}, {0, 1, 2, 3},
 }
 
-// groups splits items, from the index from on, into lists for a split's trees.
-func groups(items []Item, split, from int) [][]entry {
+// groups splits the items between two indexes into lists for a split's trees.
+func (g *Ground) groups(from, to, split int) [][]entry {
 	out := make([][]entry, MaxTrees)
-	for i := from; i < len(items); i++ {
-		g := splits[split][items[i].kind()]
-		out[g] = append(out[g], entry(i<<NumFields))
+	for i := from; i < to; i++ {
+		t := splits[split][g.kind(&g.Items[i])]
+		out[t] = append(out[t], entry(i<<NumFields))
 	}
 	return out
 }
 
 // kind says on which sides an item is wide: 1 the source, 2 the destination.
-func (it *Item) kind() (kind int) {
-	if it.wide(Source) {
+func (g *Ground) kind(it *Item) (kind int) {
+	if g.wide(it, Source) {
 		kind = 1
 	}
-	if it.wide(Destination) {
+	if g.wide(it, Destination) {
 		kind += 2
 	}
 	return kind
 }
 
-func (it *Item) wide(f int) bool { return it.Hi[f]-it.Lo[f] >= 1<<wideBits-1 }
+// wide reports whether an item leaves so many bits of a field open that most
+// cuts of the field copy it: 19 of an address, 12 of a local class.
+func (g *Ground) wide(it *Item, f int) bool {
+	return it.Hi[f]-it.Lo[f] >= 1<<(5+g.Bits[f]*7/16)-1
+}
 
-// Splits are the values of Shape.Split that differ for the items.
-func Splits(items []Item) (out []int) {
+// Splits are the values of Shape.Split that differ for the items that decide.
+func (g *Ground) Splits() (out []int) {
 	var kinds [4]uint8
-	for i := range items {
-		kinds[items[i].kind()] = 1
+	for i := range g.Items[:g.Every] {
+		kinds[g.kind(&g.Items[i])] = 1
 	}
 	var seen [][4]uint8
 	for i, s := range splits {

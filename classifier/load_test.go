@@ -115,6 +115,34 @@ func TestLoopIsRefused(t *testing.T) {
 	}
 }
 
+func TestLeavesEndBeforeThePadding(t *testing.T) {
+	image := imageOf(t)
+	p, err := Load(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boxes, none := uint32(len(p.boxes)-padBoxes), uint32(p.Rules())
+	for name, tt := range map[string]struct {
+		cell uint64
+		ok   bool
+	}{
+		"all boxes":            {leafCell(0, boxes, none), true},
+		"nothing at the end":   {leafCell(boxes, 0, none), true},
+		"one too many":         {leafCell(0, boxes+1, none), false},
+		"the first of padding": {leafCell(boxes, 1, none), false},
+		"a rank too high":      {leafCell(0, 1, none+1), false},
+	} {
+		forged := append([]byte(nil), image...)
+		binary.LittleEndian.PutUint64(forged[offRoots:], tt.cell)
+		seal(forged)
+		if p, err := Load(forged); (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrImage) {
+			t.Errorf("%s: got %v", name, err)
+		} else if err == nil {
+			roam(p, 1)
+		}
+	}
+}
+
 func TestTablesBeginOnLines(t *testing.T) {
 	for range 50 {
 		p, err := Load(imageOf(t))

@@ -75,6 +75,22 @@ func TestEmptyListMatchesNothing(t *testing.T) {
 	}
 }
 
+// A program that was not told of a class does not guess.
+func TestClassThatWasNotAddedMatchesNothing(t *testing.T) {
+	list := []classifier.Rule{{ID: 1, Action: classifier.Log}, {ID: 2, Action: classifier.Allow, Source: classifier.Side{NotSets: []classifier.SetID{1}}}}
+	p := classifiertest.Load(t, list, classifier.Options{})
+	p.AddClass(9, nil) // class 8 is below it, and still unknown
+	for class, want := range map[uint32]classifier.Verdict{0: classifier.NewVerdict(classifier.Allow, 2, 0), 8: 0, 9: classifier.NewVerdict(classifier.Allow, 2, 0), 10: 0, 1 << 31: 0} {
+		k := p.Key(&classifier.Packet{SourceClass: class})
+		if v := p.MatchOne(&k); v != want {
+			t.Errorf("class %d: %v, want %v", class, v, want)
+		}
+		if ids := p.Logged(&k, nil); len(ids) != 0 && want == 0 {
+			t.Errorf("class %d: logged by %v", class, ids)
+		}
+	}
+}
+
 func TestMatchAllocatesNothing(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
 	list := classifiertest.Rules(rng, 500)

@@ -13,7 +13,7 @@ func someItems(rng *rand.Rand, n int, ground *Ground) []Item {
 		for f := range NumFields {
 			most := uint32(1<<ground.Bits[f] - 1)
 			lo := rng.Uint32() & most & 0x0003071f
-			switch rng.IntN(4) {
+			switch rng.IntN(5) {
 			case 0:
 				items[i].Lo[f], items[i].Hi[f] = 0, most
 			case 1: // a prefix
@@ -23,6 +23,8 @@ func someItems(rng *rand.Rand, n int, ground *Ground) []Item {
 				items[i].Lo[f], items[i].Hi[f] = lo, min(most, lo+rng.Uint32N(40))
 			case 3:
 				items[i].Lo[f], items[i].Hi[f] = lo, lo
+			case 4: // many have the same two ends: equal lists on both sides of it, in regions that differ
+				items[i].Lo[f], items[i].Hi[f] = 5, most-77
 			}
 		}
 		items[i].Rank = uint32(i / 2) // two items make a rule

@@ -8,12 +8,17 @@ import (
 
 // someItems makes items that are narrow, wide and nested, prefixes and not.
 func someItems(rng *rand.Rand, n int, ground *Ground) []Item {
+	crossing := rng.IntN(2) == 0
 	items := make([]Item, n)
 	for i := range items {
 		for f := range NumFields {
 			most := uint32(1<<ground.Bits[f] - 1)
 			lo := rng.Uint32() & most & 0x0003071f
-			switch rng.IntN(5) {
+			kind := rng.IntN(5)
+			if crossing && rng.IntN(8) > 0 {
+				kind = 4
+			}
+			switch kind {
 			case 0:
 				items[i].Lo[f], items[i].Hi[f] = 0, most
 			case 1: // a prefix
@@ -23,8 +28,9 @@ func someItems(rng *rand.Rand, n int, ground *Ground) []Item {
 				items[i].Lo[f], items[i].Hi[f] = lo, min(most, lo+rng.Uint32N(40))
 			case 3:
 				items[i].Lo[f], items[i].Hi[f] = lo, lo
-			case 4: // many have the same two ends: equal lists on both sides of it, in regions that differ
-				items[i].Lo[f], items[i].Hi[f] = 5, most-77
+			case 4: // across a boundary: equal lists on both sides of it, in regions that differ
+				at := 64 * (1 + rng.Uint32N(3))
+				items[i].Lo[f], items[i].Hi[f] = at-[]uint32{2, 5, 40}[rng.IntN(3)], at+rng.Uint32N(3)*8
 			}
 		}
 		items[i].Rank = uint32(i / 2) // two items make a rule

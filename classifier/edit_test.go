@@ -13,8 +13,8 @@ import (
 // However a list is edited, it is judged as the oracle judges what came of it;
 // the program of before goes on as it was.
 func TestEditedProgramsAgreeWithTheOracle(t *testing.T) {
-	refused := 0
-	for seed := range uint64(200) {
+	refused := uint64(0)
+	for seed := range 30 * *rounds {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		w := classifiertest.NewWorld(rng, seed%2 == 0)
 		list := classifiertest.Rules(rng, 1+rng.IntN(60))
@@ -42,8 +42,8 @@ func TestEditedProgramsAgreeWithTheOracle(t *testing.T) {
 		}
 		w.Agree(t, rng, list, first, 20)
 	}
-	if refused == 0 || refused == 200 {
-		t.Errorf("%d of 200 sequences needed a compile", refused)
+	if refused == 0 || refused == 30**rounds {
+		t.Errorf("%d of %d sequences needed a compile", refused, 30**rounds)
 	}
 }
 

@@ -1,6 +1,7 @@
 package classifier_test
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -10,6 +11,9 @@ import (
 	"margay.dev/margay/classifier/classifiertest"
 	"margay.dev/margay/classifier/oracle"
 )
+
+// rounds makes the random tests longer: go test -args -rounds 100.
+var rounds = flag.Uint64("rounds", 1, "how many times as long the random tests run")
 
 // agree asks program and oracle about packets, one at a time and in bursts, and
 // returns how many were decided by a rule.
@@ -40,7 +44,7 @@ func agree(t testing.TB, list []classifier.Rule, p *classifier.Program, packets 
 
 func TestProgramsAgreeWithTheOracle(t *testing.T) {
 	hits, asked := 0, 0
-	for seed := range uint64(300) {
+	for seed := range 100 * *rounds {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		list := classifiertest.Rules(rng, rng.IntN(1<<rng.IntN(9)))
 		p := classifiertest.Load(t, list, classifier.Options{})
@@ -112,7 +116,7 @@ func TestMatchAllocatesNothing(t *testing.T) {
 
 func TestProgramsOverClassesAgreeWithTheOracle(t *testing.T) {
 	hits, asked, strange := 0, 0, 0
-	for seed := range uint64(300) {
+	for seed := range 80 * *rounds {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		w := classifiertest.NewWorld(rng, seed%2 == 0)
 		list := w.Rules(rng, rng.IntN(1<<rng.IntN(8)))

@@ -54,7 +54,7 @@ func TestEqualListsAreCompiledOnce(t *testing.T) {
 	}
 }
 
-const generations = 60
+const generations = 40
 
 // contest is a list that its writer changes while readers match.
 type contest struct {

@@ -191,8 +191,12 @@ func (p *Program) first(k *Key, rank uint32) int {
 // judge turns the ranks in out, which the trees gave, into verdicts where trees
 // are not the whole truth.
 func (p *Program) judge(keys []Key, out []Verdict) {
-	for i := range out {
-		out[i] = p.settle(&keys[i], uint32(out[i]))
+	for i, rank := range out {
+		if p.over == nil && !p.strange(&keys[i]) {
+			out[i] = p.verdicts[rank]
+		} else {
+			out[i] = p.settle(&keys[i], uint32(rank))
+		}
 	}
 }
 

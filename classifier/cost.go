@@ -22,18 +22,21 @@ const (
 // nearCache is how many bytes of tables are read about as fast as few.
 const nearCache = 512 << 10
 
-// cost is what a packet of the kind costs, if they come evenly from the items.
-func (p *Program) cost(keys []Key) float64 {
+// cost is what one of the keys costs, if the tables were so many times as large.
+func (p *Program) cost(keys []Key, times float64) float64 {
 	steps := 0
 	for i := range keys {
 		steps += p.steps(&keys[i])
 	}
 	per := float64(steps) / float64(max(len(keys), 1))
-	if size := float64(len(p.cells)*cellSize+len(p.boxes)*boxSize) / nearCache; size > 1 {
-		per *= 1 + 0.35*math.Log2(size)
+	if size := times * p.bytes() / nearCache; size > 1 {
+		per *= 1 + 0.6*math.Log2(size)
 	}
 	return per
 }
+
+// bytes is what the trees take.
+func (p *Program) bytes() float64 { return float64(len(p.cells)*cellSize + len(p.boxes)*boxSize) }
 
 // steps adds up what one key costs.
 func (p *Program) steps(k *Key) (sum int) {
@@ -70,7 +73,7 @@ func (w *work) points(n int) []Key {
 	rng := rand.New(rand.NewPCG(1, uint64(len(w.items))))
 	keys := make([]Key, n)
 	for i := range keys {
-		it := w.draw(rng.IntN(w.ranks()), rng.Uint32())
+		it := &w.items[w.draw(rng.IntN(w.ranks()), rng.Uint32())]
 		var v [cut.NumFields]uint32
 		for f := range v {
 			hi := it.Hi[f]
@@ -87,11 +90,26 @@ func (w *work) points(n int) []Key {
 // ranks is up to where rules have items.
 func (w *work) ranks() int { return int(w.items[len(w.items)-1].Rank) + 1 }
 
+// sample takes half of so many items evenly from all, and half evenly from rules.
+func (w *work) sample(size int) []cut.Item {
+	picked := make([]int, 0, size)
+	for i := range size / 2 {
+		picked = append(picked, 2*i*len(w.items)/size, w.draw((2*i+1)*w.ranks()/size, uint32(i)))
+	}
+	slices.Sort(picked)
+	picked = slices.Compact(picked)
+	items := make([]cut.Item, len(picked))
+	for i, at := range picked {
+		items[i] = w.items[at]
+	}
+	return items
+}
+
 // draw picks an item of the rule at a rank, or of the next that has any.
-func (w *work) draw(rank int, any uint32) *cut.Item {
+func (w *work) draw(rank int, any uint32) int {
 	first, _ := slices.BinarySearchFunc(w.items, uint32(rank), func(it cut.Item, rank uint32) int { return cmp.Compare(it.Rank, rank) })
 	end, _ := slices.BinarySearchFunc(w.items, w.items[first].Rank+1, func(it cut.Item, rank uint32) int { return cmp.Compare(it.Rank, rank) })
-	return &w.items[first+int(any)%(end-first)]
+	return first + int(any)%(end-first)
 }
 
 // roomFor is how many bytes trees of n items should take, so that they are near
@@ -101,7 +119,7 @@ func roomFor(n int) float64 {
 }
 
 // charges are what is tried for copies. The first is near the best for most lists.
-var charges = [...]float64{0.9, 0.6, 1.2}
+var charges = [...]float64{0.9, 0.5}
 
 // leafSize is how many boxes a leaf may have before it is worth another table.
 const leafSize = 4
@@ -115,18 +133,17 @@ const (
 )
 
 // assemble builds the trees in several ways and keeps the cheapest. The splits
-// into trees are compared on a part of the items; the best two of a long list,
-// or the charges of a short one, on all.
+// into trees are compared on a part of the items; the best two of a long list on
+// all, or the best three of a short one, and another charge.
 func (w *work) assemble() *Program {
 	if len(w.items) <= shortList {
 		return w.build(cut.Shape{Charge: charges[0], Leaf: leafSize})
 	}
 	part := *w
+	part.times, w.times = 1, 1
 	if size := min(max(len(w.items)/16, 300), longList); len(w.items) > size {
-		part.items = make([]cut.Item, size)
-		for i := range part.items {
-			part.items[i] = *w.draw(i*w.ranks()/size, uint32(i))
-		}
+		part.items = w.sample(size)
+		part.times = float64(len(w.items)) / float64(size)
 	}
 	var shapes []cut.Shape
 	for _, split := range part.ground().Splits() {
@@ -141,12 +158,9 @@ func (w *work) assemble() *Program {
 	case len(w.items) > longList:
 		shapes = shapes[:min(2, len(shapes))]
 	default:
-		shapes = shapes[:1]
-		for _, charge := range charges[1:] {
-			other := shapes[0]
-			other.Charge = charge
-			shapes = append(shapes, other)
-		}
+		other := shapes[0]
+		other.Charge = charges[1]
+		shapes = append(shapes[:min(3, len(shapes))], other)
 	}
 	return w.rank(shapes).programs[0]
 }
@@ -176,8 +190,8 @@ func (w *work) rank(shapes []cut.Shape) *trials {
 	for i := range shapes {
 		builds.Go(func() {
 			t.programs[i] = w.build(shapes[i])
-			t.costs[i] = t.programs[i].cost(keys)
-			if over := float64(t.programs[i].size) / (w.room*float64(len(w.items)) + headerSize); over > 1 {
+			t.costs[i] = t.programs[i].cost(keys, w.times)
+			if over := t.programs[i].bytes() / (w.room * float64(len(w.items))); over > 1 {
 				t.costs[i] *= over * over
 			}
 		})

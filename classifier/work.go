@@ -21,6 +21,7 @@ type work struct {
 	linear []cut.Item // of all rules, with any address in mode Classes
 	room   float64    // bytes that the trees should take for an item
 	limit  float64    // and those that they may
+	times  float64    // how many times as many items there are in truth
 }
 
 // prepare makes items of the list, or says what does not fit the budget.

@@ -30,6 +30,20 @@ func imageOf(t testing.TB) []byte {
 	return c.Image
 }
 
+// classImageOf is the same over classes, with local classes on both sides.
+func classImageOf(t testing.TB) []byte {
+	list := []Rule{{Action: Log, Source: Side{Sets: []SetID{1}}}}
+	for i := range 40 {
+		port := uint16(i / 4)
+		list = append(list, Rule{ID: uint32(i), Action: Deny, Source: Side{Sets: []SetID{SetID(1 + i%5)}, Ports: []Range{{port, port}}}, Destination: Side{NotSets: []SetID{SetID(1 + i%3)}}})
+	}
+	c, err := Compile(list, Options{Combinations: [][]SetID{{1, 2}, {1, 3, 5}, {2, 4}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Image
+}
+
 // seal makes the checksum and the size right again.
 func seal(image []byte) {
 	binary.LittleEndian.PutUint64(image[offSize:], uint64(len(image)))
@@ -41,6 +55,10 @@ func roam(p *Program, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	keys := make([]Key, 2*Burst+1)
 	for i := range keys {
+		if p.mode == Classes && i%2 == 0 { // local classes, those that nobody has included
+			keys[i] = NewKey(rng.Uint32N(12), rng.Uint32N(12), uint8(rng.UintN(256)), uint16(rng.UintN(20)), uint16(rng.UintN(100)))
+			continue
+		}
 		keys[i] = NewKey(0x0a000000|rng.Uint32()&0x073f0f, rng.Uint32(), uint8(rng.UintN(256)), uint16(rng.UintN(20)), uint16(rng.UintN(100)))
 	}
 	out := make([]Verdict, len(keys))
@@ -49,10 +67,17 @@ func roam(p *Program, seed uint64) {
 		p.MatchOne(&keys[i])
 		p.Logged(&keys[i], nil)
 	}
+	p.AddClass(3, []SetID{1, 2, 3, 4, 5})
+	p.Key(&Packet{SourceClass: 3, DestinationClass: 4})
 }
 
 func TestEveryBrokenByteIsRefused(t *testing.T) {
-	image := imageOf(t)
+	for _, image := range [][]byte{imageOf(t), classImageOf(t)} {
+		breakEveryByte(t, image)
+	}
+}
+
+func breakEveryByte(t *testing.T, image []byte) {
 	p, err := Load(image)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +101,12 @@ func TestEveryBrokenByteIsRefused(t *testing.T) {
 
 // With the checksum made right, each broken byte is refused or walked safely.
 func TestEveryForgedByteIsRefusedOrWalked(t *testing.T) {
-	image := imageOf(t)
+	for _, image := range [][]byte{imageOf(t), classImageOf(t)} {
+		forgeEveryByte(t, image)
+	}
+}
+
+func forgeEveryByte(t *testing.T, image []byte) {
 	refused, walked := 0, 0
 	for i := range image {
 		for _, flip := range []byte{1, 0x10, 0x80, 0xff} {
@@ -163,6 +193,7 @@ func FuzzLoad(f *testing.F) {
 	image := imageOf(f)
 	f.Add(image, true)
 	f.Add(image[:headerSize], true)
+	f.Add(classImageOf(f), true)
 	f.Fuzz(func(t *testing.T, image []byte, sealed bool) {
 		if sealed && len(image) >= headerSize {
 			seal(image)

@@ -91,7 +91,8 @@ func check(p netip.Prefix) error {
 // next hop for an old one. The next hop may be filled in before (then no
 // packet is lost) or after by SetNextHop. It refuses prefixes that are invalid,
 // unmasked or IPv4-mapped (ErrPrefix), and next hop 0 or above MaxNextHop
-// (ErrNextHop): to drop, name a next hop whose adjacency is Blackhole.
+// (ErrNextHop): to drop, name a next hop whose adjacency is Blackhole. A route
+// that there is takes another next hop also when the table has no room.
 func (t *Table) SetRoute(p netip.Prefix, nh NextHopID) error {
 	if err := check(p); err != nil {
 		return err
@@ -101,8 +102,10 @@ func (t *Table) SetRoute(p netip.Prefix, nh NextHopID) error {
 	}
 	f, k, n := t.family(p.Addr().Is4()), keyOf(p.Addr()), p.Bits()
 	t.now++
-	if err := f.trie.reserve(); err != nil {
-		return fmt.Errorf("add route %s: %w", p, err)
+	if f.routes.get(k, n) == 0 {
+		if err := f.trie.reserve(); err != nil {
+			return fmt.Errorf("add route %s: %w", p, err)
+		}
 	}
 	f.routes.set(k, n, uint32(nh))
 	f.trie.set(k, n, uint32(nh))

@@ -79,6 +79,7 @@ func (c *change) step(set classifier.SetID, p prefix, join bool) {
 func (t *Table) commit() error {
 	defer t.change.reset()
 	c := &t.change
+	c.counted, c.touched = slices.Grow(c.counted, len(c.steps)), slices.Grow(c.touched, len(c.steps))
 	if len(c.steps) > 1 {
 		slices.SortFunc(c.steps, func(a, b step) int {
 			if d := a.prefix.compare(b.prefix); d != 0 {

@@ -47,7 +47,7 @@ func drawn(t testing.TB, tb *Table, r *roll, o oracle, rnd *rand.Rand) []netip.P
 // TestRandomChanges goes through random sequences beside the oracle: after each
 // call it asks around what the call named, now and then around all there is.
 func TestRandomChanges(t *testing.T) {
-	for seed := range uint64(15 * *deep) {
+	for seed := range uint64(10 * *deep) {
 		rnd := rand.New(rand.NewPCG(seed, 5))
 		tb, r := watched(t)
 		o := oracle{}

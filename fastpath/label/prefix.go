@@ -1,7 +1,6 @@
 package label
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -31,10 +30,13 @@ func maskOf(n uint8) key {
 }
 
 func (k key) compare(o key) int {
-	if k.hi != o.hi {
-		return cmp.Compare(k.hi, o.hi)
+	switch {
+	case k.hi < o.hi || k.hi == o.hi && k.lo < o.lo:
+		return -1
+	case k == o:
+		return 0
 	}
-	return cmp.Compare(k.lo, o.lo)
+	return 1
 }
 
 // prefix is a netip.Prefix without its pointer. A prefix sorts behind all that

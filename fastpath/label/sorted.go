@@ -11,6 +11,7 @@ type sorted[E any] struct {
 	chunks  [][]E // none of them empty
 	compare func(a, b E) int
 	count   int
+	hint    spot // of the last search: the next is often for the same, or for what follows
 }
 
 // chunkMax elements of 24 bytes fill 6 KiB, which the runtime has a size for.
@@ -22,15 +23,28 @@ type spot struct{ chunk, i int }
 
 // find returns where e is, or where it belongs.
 func (s *sorted[E]) find(e E) (spot, bool) {
-	chunk := sort.Search(len(s.chunks), func(i int) bool { return s.compare(s.chunks[i][0], e) > 0 }) - 1
-	if chunk < 0 {
-		return spot{}, false
+	at := s.hint
+	if !s.within(at.chunk, e) {
+		at.chunk = sort.Search(len(s.chunks), func(i int) bool { return s.compare(s.chunks[i][0], e) > 0 }) - 1
+		if at.chunk < 0 {
+			return spot{}, false
+		}
 	}
-	i, ok := slices.BinarySearchFunc(s.chunks[chunk], e, s.compare)
-	if i == len(s.chunks[chunk]) {
-		return spot{chunk + 1, 0}, false
+	c, ok := s.chunks[at.chunk], true
+	if at.i >= len(c) || s.compare(c[at.i], e) != 0 {
+		at.i, ok = slices.BinarySearchFunc(c, e, s.compare)
 	}
-	return spot{chunk, i}, ok
+	s.hint = at
+	if at.i == len(c) {
+		return spot{at.chunk + 1, 0}, false
+	}
+	return at, ok
+}
+
+// within says whether e is in chunk i, if it is anywhere.
+func (s *sorted[E]) within(i int, e E) bool {
+	return i < len(s.chunks) && s.compare(s.chunks[i][0], e) <= 0 &&
+		(i+1 == len(s.chunks) || s.compare(s.chunks[i+1][0], e) > 0)
 }
 
 // at returns the element at a spot, nil behind the last. It is good until the

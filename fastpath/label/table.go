@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 
 	"margay.dev/margay/classifier"
 	"margay.dev/margay/fastpath/fib"
@@ -94,6 +95,7 @@ func (t *Table) Leave(set classifier.SetID, p netip.Prefix) error {
 // error, none. Any one address goes from its class before to its class after at
 // once. It is the fast way to load a table.
 func (t *Table) Apply(changes []Change) error {
+	t.change.steps = slices.Grow(t.change.steps, len(changes))
 	for _, c := range changes {
 		p, err := check(c.Set, c.Prefix)
 		if err != nil {

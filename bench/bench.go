@@ -36,7 +36,7 @@ const (
 // scenarios are all there are.
 func scenarios() []harness.Scenario {
 	return []harness.Scenario{
-		forward.Scenario(), lookup.Scenario(), pods.Scenario(), pods.Scaling(), nodes.Scenario(), latency.Scenario(), idle.Scenario(),
+		forward.Scenario(), lookup.Scenario(), lookup.Labels(), pods.Scenario(), pods.Scaling(), nodes.Scenario(), latency.Scenario(), idle.Scenario(),
 		veth.Scenario(), veth.Scaling(), outage.Restart(), outage.Reload(), outage.Handover(),
 	}
 }
@@ -126,7 +126,7 @@ func (b *bench) runCommand() *cobra.Command {
 	c.Flags().BoolVar(&b.quick, "quick", false, "end each scenario within 50 s, with fewer cases and windows")
 	c.Flags().StringVarP(&b.output, "output", "o", "table", "table, or json: one object a line, as soon as it is there")
 	c.Flags().StringVar(&b.filter, "filter", "", "run only cases of which SCENARIO/CASE contains this")
-	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for all scenarios but graph and fib")
+	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for all scenarios but graph, fib and label")
 	c.Flags().StringVar(&b.profile, "cpuprofile", "", "write a CPU profile of this process to a file, for go tool pprof; choose one case by --filter")
 	return c
 }

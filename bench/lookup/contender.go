@@ -14,11 +14,16 @@ import (
 	"margay.dev/margay/fastpath/graph"
 )
 
-// table is one of a comparison.
-type table interface {
-	set(p netip.Prefix, nh fib.NextHopID) error
+// finder looks addresses up.
+type finder interface {
 	// find looks up the addresses lo to hi of in.
 	find(in *input, lo, hi int, out []fib.NextHopID)
+}
+
+// table is one of a comparison.
+type table interface {
+	finder
+	set(p netip.Prefix, nh fib.NextHopID) error
 }
 
 // contender makes empty tables of a kind; ours is the first.
@@ -56,6 +61,7 @@ func (o ours) find(in *input, lo, hi int, out []fib.NextHopID) {
 type barts struct {
 	t interface {
 		Insert(netip.Prefix, fib.NextHopID)
+		Delete(netip.Prefix)
 		Lookup(netip.Addr) (fib.NextHopID, bool)
 	}
 }
@@ -134,7 +140,7 @@ func newInput(addrs []netip.Addr) *input {
 
 // walk goes through the destinations again and again, vector by vector.
 type walk struct {
-	table table
+	table finder
 	in    *input
 	n, at int
 	out   [graph.VectorMax]fib.NextHopID

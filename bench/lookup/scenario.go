@@ -1,6 +1,8 @@
-// Package lookup is the scenario "fib": longest-prefix match by our table and by
-// both of gaissmai/bart's, over tables like the Internet's: what a lookup costs,
-// how much heap a route takes and how long a table takes to load.
+// Package lookup is the scenarios "fib" and "label", beside both of gaissmai/bart's
+// tables: longest-prefix match over tables like the Internet's, and the class of
+// an address over sets like a large installation's. Both tell what a lookup
+// costs, how much heap a route or a member takes, and how long a table takes to
+// load; label also what a member costs that joins or leaves.
 package lookup
 
 import (

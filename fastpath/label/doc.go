@@ -24,4 +24,10 @@
 //
 // The work of a change is that of the prefixes whose classes it changes: one,
 // for a host; all that lie below it, for a prefix that covers others.
+//
+// Memory: the writer's lists hold about 70 bytes a member. The trie comes to
+// 50 bytes a member where they are dense, as the hosts of a cluster are, and to
+// 80 (IPv4) or 150 (IPv6) for a million prefixes all over the address space; one
+// that is alone in its neighbourhood may take 1.1 KiB, and 1 GiB is the end. The
+// lists of sets take 4 bytes for each set of each class, 256 MiB at most.
 package label

@@ -90,6 +90,15 @@ func TestFamiliesAreApart(t *testing.T) {
 	if c := v.Lookup(netip.Addr{}); c != 0 {
 		t.Errorf("no address has class %d", c)
 	}
+
+	// 32.32.0.0 and 2020:: are the same bits.
+	join(t, tb, 1, "32.32.0.0/18", "2020::/16")
+	if err := tb.Apply([]Change{{Set: 2, Prefix: parse("32.0.0.0/9")}, {Set: 3, Prefix: parse("2020::/18")}, {Set: 5, Prefix: parse("2020:2000::/24")}}); err != nil {
+		t.Fatal(err)
+	}
+	in(t, tb, "32.32.0.1", 1, 2, 4)
+	in(t, tb, "2020::1", 1, 3, 6)
+	in(t, tb, "2020:2000::1", 1, 3, 5, 6)
 }
 
 func TestEqualSetsAreOneClass(t *testing.T) {

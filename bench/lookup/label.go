@@ -222,6 +222,10 @@ func findLabels(ctx context.Context, s *harness.Session, name string, in *input,
 		told += fmt.Sprintf(" %s %.1f", side.Name, turns.Sides[i].Median)
 	}
 	s.Say("%-24s ns:%s", name, told)
+	budgets := []float64{0, 0}
+	if strings.HasPrefix(name, "ip4/sets") && strings.HasSuffix(name, "=1k") {
+		budgets[0] = 8 // warm
+	}
 	for i, metric := range []string{"ns_per_lookup", "ns_per_single_lookup"} {
 		allocs := harness.Allocations(1000*graph.VectorMax, func() {
 			for range 1000 {
@@ -229,7 +233,7 @@ func findLabels(ctx context.Context, s *harness.Session, name string, in *input,
 			}
 		})
 		for j, p := range peers {
-			r := harness.New(name, harness.Metric{Name: metric, Unit: "ns"}, turns.Sides[i], p.name, turns.Sides[2+j], 0, "")
+			r := harness.New(name, harness.Metric{Name: metric, Unit: "ns"}, turns.Sides[i], p.name, turns.Sides[2+j], budgets[i], "")
 			r.Allocs, r.Noise = &allocs, &turns.Noise
 			s.Report(r)
 		}

@@ -116,14 +116,20 @@ func TestEqualSetsAreOneClass(t *testing.T) {
 	if len(r.live) != 2 || tb.Classes() != 2 { // {1}, {1 2}: nothing is in 2 alone
 		t.Errorf("classes are %v, want two", r.live)
 	}
-	for c, sets := range tb.All() {
-		if !slices.Equal(sets, r.live[c]) {
-			t.Errorf("class %d has %v, was born with %v", c, sets, r.live[c])
+	for _, dead := range []int{1, 0} { // {2}, until readers have moved on
+		met := map[Class][]classifier.SetID{}
+		for c, sets := range tb.All() {
+			met[c] = sets
 		}
-		delete(r.live, c)
-	}
-	if len(r.live) > 0 {
-		t.Errorf("classes %v were not listed", r.live)
+		for c, sets := range r.live {
+			if !slices.Equal(sets, met[c]) {
+				t.Errorf("class %d has %v, was born with %v", c, met[c], sets)
+			}
+		}
+		if len(met) != len(r.live)+dead || len(r.dead) != dead {
+			t.Errorf("classes are %v, want %v and %d that died", met, r.live, dead)
+		}
+		r.quiesced(tb.Generation())
 	}
 }
 

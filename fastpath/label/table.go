@@ -133,13 +133,19 @@ func (t *Table) Len() int { return t.members.count }
 // Classes is the number of classes that addresses have, class 0 not counted.
 func (t *Table) Classes() int { return t.classes.live }
 
-// All yields the classes that addresses have, class 0 not, and what they hold:
-// for a program that is to hear of every class before it is in force. The loop's
-// body must not change the table.
+// All yields every class that readers may meet and what it holds, class 0 not:
+// those that addresses have, and those that died and wait for Quiesced. A program
+// must hear of all of them before it is in force. The loop's body must not change
+// the table.
 func (t *Table) All() iter.Seq2[Class, []classifier.SetID] {
 	return func(yield func(Class, []classifier.SetID) bool) {
 		for id, refs := range t.classes.refs {
 			if refs > 0 && !yield(Class(id), t.classes.at(uint32(id))) {
+				return
+			}
+		}
+		for _, r := range t.classes.waiting {
+			if !yield(Class(r.id), t.classes.at(r.id)) {
 				return
 			}
 		}

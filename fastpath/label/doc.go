@@ -7,8 +7,8 @@
 // have the same class, and class 0 is that of addresses in no set. An address is
 // in a set when any prefix that joined the set covers it, so the class of a
 // prefix is made of the sets that it joined itself and of those of all prefixes
-// around it. Rules are judged by class; a member that comes or goes
-// changes cells of the trie and compiles nothing.
+// around it. Rules are judged by class; a member that comes or goes changes cells
+// of the trie and compiles nothing.
 //
 // One writer changes a Table; any number of readers look addresses up at the
 // same time without a lock. For any one address a reader sees the class of
@@ -17,10 +17,12 @@
 // before they can meet the class.
 //
 // The trie is that of package fib, whose next hops are classes here: one lookup,
-// one set of rules for what readers may see, one piece of code that both
-// keep warm. The writer's own books are two sorted lists (of prefixes and of
-// memberships) and the interned lists; none of it holds pointers that the
-// garbage collector would follow.
+// one set of rules for what readers may see, one piece of code that both keep
+// warm. (One trie for both, of pairs of a next hop and a class, would save a
+// lookup of those packets that no flow is known of, and make every member that
+// moves a change of routing.) The writer's own books are two sorted lists, of
+// prefixes and of memberships, and the interned lists: chunks without pointers,
+// which the garbage collector does not look into.
 //
 // The work of a change is that of the prefixes whose classes it changes: one,
 // for a host; all that lie below it, for a prefix that covers others.

@@ -123,7 +123,7 @@ func (t *Table) admit() error {
 					t.trie.DeleteRoute(in.netip())
 				}
 			}
-			return fmt.Errorf("%w: %w", err, ErrFull)
+			return fmt.Errorf("find room for %s, want fewer or wider prefixes (%w): %w", tc.netip(), err, ErrFull)
 		}
 	}
 	return nil

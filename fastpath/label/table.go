@@ -93,7 +93,8 @@ func (t *Table) Leave(set classifier.SetID, p netip.Prefix) error {
 
 // Apply makes many changes, in whatever order, as one: all of them or, with an
 // error, none. Any one address goes from its class before to its class after at
-// once. It is the fast way to load a table.
+// once. (Of what the trie has no room for, readers may have seen some for a
+// moment.) It is the fast way to load a table.
 func (t *Table) Apply(changes []Change) error {
 	t.change.steps = slices.Grow(t.change.steps, len(changes))
 	for _, c := range changes {

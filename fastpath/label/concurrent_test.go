@@ -3,6 +3,7 @@ package label
 import (
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ func (rs *readers) start(tb *Table, body func(v View, r *rand.Rand)) {
 				rs.seen[i].Store(rs.gen.Load())
 				body(tb.View(), r)
 				rs.looked.Add(1)
+				runtime.Gosched() // on one core the writer wants its turn
 			}
 			rs.seen[i].Store(^uint64(0)) // parked
 		})
@@ -142,6 +144,46 @@ func between(a, b oracle) (changes []Change) {
 		}
 	}
 	return changes
+}
+
+// TestReadersFollowGrowth loads prefixes, each in a set of its own, so that trie
+// and lists grow under readers: what they find is whole.
+func TestReadersFollowGrowth(t *testing.T) {
+	const n, atOnce = 4500, 40 // two pages of lists
+	tb := New(nil)
+	var loaded atomic.Uint32
+	var rs readers
+	rs.start(tb, func(v View, r *rand.Rand) {
+		i := r.Uint32N(loaded.Load() + 1)
+		for _, c := range []Class{v.Lookup4(i << 12), v.Lookup6(uint64(i)<<40, 1)} {
+			// The view may be older than the prefix.
+			if got := v.Members(c); c != 0 && !slices.Equal(got, []classifier.SetID{classifier.SetID(i + 1)}) {
+				t.Errorf("prefix %d is in %v by class %d", i, got, c)
+				rs.stop.Store(true)
+			}
+		}
+	})
+	var changes []Change
+	for i := range uint32(n) {
+		p4, p6 := prefix{key{hi: uint64(i) << 44}, 20, false}, prefix{key{hi: uint64(i) << 40}, 24, true}
+		for _, p := range []prefix{p4, p6} {
+			changes = append(changes, Change{Set: classifier.SetID(i + 1), Prefix: p.netip()})
+		}
+		if len(changes) < atOnce {
+			continue
+		}
+		if err := tb.Apply(changes); err != nil {
+			t.Fatal(err)
+		}
+		changes = changes[:0]
+		loaded.Store(i)
+		rs.advance(tb)
+	}
+	rs.stop.Store(true)
+	rs.wg.Wait()
+	if rs.looked.Load() == 0 || tb.Classes() != n {
+		t.Errorf("%d lookups, %d classes", rs.looked.Load(), tb.Classes())
+	}
 }
 
 // A class keeps its sets as long as a reader that met it may ask for them.

@@ -37,6 +37,7 @@ type Kind uint32
 // The kinds of region in use.
 const (
 	KindArena Kind = iota + 1 // frames and who holds them (fastpath/umem)
+	KindFlows                 // the flow table (fastpath/flow)
 )
 
 // Region is one memfd, mapped shared. It is created once and then only read

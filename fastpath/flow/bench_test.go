@@ -1,0 +1,111 @@
+package flow
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"margay.dev/margay/internal/mem"
+	"margay.dev/margay/internal/pkt"
+)
+
+// benchTable makes a table for n flows in the memory that production uses.
+func benchTable(b *testing.B, n int) *Table {
+	b.Helper()
+	r, err := mem.Create("margay-flows", mem.KindFlows, LayoutVersion, max(MinBytes, n*296+(4<<20)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = r.Close() })
+	t, err := New(r.Payload(), Config{Workers: 1, Endpoints: 16, Timeouts: DefaultTimeouts()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return t
+}
+
+// benchPackets makes a packet that opens each of n flows, spread over endpoints.
+func benchPackets(n int, proto uint8, ipv6 bool) []Packet {
+	ps := make([]Packet, n)
+	for i := range ps {
+		src, dst := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), netip.AddrFrom4([4]byte{10, 200, byte(i >> 3), 1})
+		if ipv6 {
+			src, dst = netip.AddrFrom16([16]byte{0xfd, 1, 2, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}), netip.AddrFrom16([16]byte{0xfd, 9, 14: byte(i >> 3), 15: 1})
+		}
+		ps[i] = Packet{Key: NewKey(src, dst, proto, uint16(1024+i%60000), 80, 0), Bytes: 64, Segments: 1}
+		if proto == pkt.ProtoTCP {
+			ps[i].Flags, ps[i].Seq, ps[i].Window, ps[i].Scale = SYN, uint32(i), 65535, 15
+		}
+	}
+	return ps
+}
+
+// BenchmarkHit is the cost of a packet of a known flow, in vectors of 256: segments
+// of established connections that carry data, so that window, counters and
+// last-seen are all written; and datagrams of flows that are answered.
+func BenchmarkHit(b *testing.B) {
+	for _, proto := range []uint8{pkt.ProtoTCP, pkt.ProtoUDP} {
+		for _, ipv6 := range []bool{false, true} {
+			for _, n := range []int{1 << 10, 1 << 16, 1 << 20} {
+				b.Run(fmt.Sprintf("proto=%d/ipv6=%t/flows=%d", proto, ipv6, n), func(b *testing.B) { benchHit(b, n, proto, ipv6) })
+			}
+		}
+	}
+}
+
+func benchHit(b *testing.B, n int, proto uint8, ipv6 bool) {
+	t := benchTable(b, n)
+	w := t.Worker(0)
+	ps := benchPackets(n, proto, ipv6)
+	for i := range ps {
+		establish(b, w, &ps[i], uint32(i%16))
+	}
+	rand.New(rand.NewPCG(1, 2)).Shuffle(n, func(i, j int) { ps[i], ps[j] = ps[j], ps[i] })
+	out := make([]Result, 256)
+	b.ReportAllocs()
+	done, at := 0, 0
+	for b.Loop() {
+		w.Lookup(1, ps[at:at+256], out)
+		for i := at; i < at+256; i++ {
+			ps[i].Seq += ps[i].Length
+		}
+		done += 256
+		at = (at + 256) % n
+	}
+	b.StopTimer()
+	for i := range out {
+		if out[i].Outcome != Hit {
+			b.Fatalf("%v %v", out[i].Outcome, out[i].Reason)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(done), "ns/pkt")
+	b.ReportMetric(0, "ns/op")
+}
+
+// establish opens a flow and leaves p as one of its later packets.
+func establish(b testing.TB, w *Worker, p *Packet, endpoint uint32) {
+	b.Helper()
+	if r := w.Insert(0, p, &Start{Reverse: p.Key.Reverse(), Endpoint: endpoint, Decision: Decision{Generation: 1}}); r.Outcome != Inserted {
+		b.Fatalf("insert: %v %v", r.Outcome, r.Reason)
+	}
+	if w.counts[countInserted]%4096 == 0 {
+		w.t.Advance(0, 1<<20)
+	}
+	back := *p
+	back.Key = p.Key.Reverse()
+	var out [1]Result
+	if p.Key.Proto() == pkt.ProtoTCP {
+		back.Flags, back.Ack, back.Seq = SYN|ACK, p.Seq+1, p.Seq+7
+		p.Kind, p.Flags, p.Ack, p.Seq, p.Length = Steady, ACK, back.Seq+1, p.Seq+1, 24
+	}
+	w.Lookup(0, []Packet{back}, out[:])
+	if out[0].Outcome != Hit {
+		b.Fatalf("answer: %v %v", out[0].Outcome, out[0].Reason)
+	}
+	w.Lookup(0, []Packet{*p}, out[:])
+	if out[0].Outcome != Hit {
+		b.Fatalf("third: %v %v", out[0].Outcome, out[0].Reason)
+	}
+	p.Seq += p.Length
+}

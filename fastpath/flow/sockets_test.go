@@ -186,10 +186,16 @@ func TestRealConnections(t *testing.T) {
 	}()
 	for v6 := range ends {
 		for name, talk := range map[string]func(client, server *net.TCPConn) error{
-			"closed by the client": func(c, s *net.TCPConn) error { return errors.Join(send(c, s, 300_000), c.Close(), drained(s), s.Close()) },
-			"half closed":          func(c, s *net.TCPConn) error { return errors.Join(c.CloseWrite(), send(s, c, 300_000), s.Close(), drained(c), c.Close()) },
-			"both ways":            func(c, s *net.TCPConn) error { return errors.Join(bothWays(c, s), c.Close(), s.Close()) },
-			"reset":                func(c, s *net.TCPConn) error { return errors.Join(send(c, s, 100), s.SetLinger(0), s.Close(), refused(c)) },
+			"closed by the client": func(c, s *net.TCPConn) error {
+				return errors.Join(send(c, s, 300_000), c.Close(), drained(s), s.Close())
+			},
+			"half closed": func(c, s *net.TCPConn) error {
+				return errors.Join(c.CloseWrite(), send(s, c, 300_000), s.Close(), drained(c), c.Close())
+			},
+			"both ways": func(c, s *net.TCPConn) error { return errors.Join(bothWays(c, s), c.Close(), s.Close()) },
+			"reset": func(c, s *net.TCPConn) error {
+				return errors.Join(send(c, s, 100), s.SetLinger(0), s.Close(), refused(c))
+			},
 		} {
 			c, s, err := connect(hosts, v6)
 			if err != nil {

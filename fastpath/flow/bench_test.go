@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"time"
 
 	"margay.dev/margay/internal/mem"
 	"margay.dev/margay/internal/pkt"
@@ -18,7 +19,7 @@ func benchTable(b *testing.B, n int) *Table {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = r.Close() })
-	t, err := New(r.Payload(), Config{Workers: 1, Endpoints: 16, Timeouts: DefaultTimeouts()})
+	t, err := New(r.Payload(), Config{Workers: 1, Endpoints: benchEndpoints, Timeouts: DefaultTimeouts()})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -47,7 +48,7 @@ func benchPackets(n int, proto uint8, ipv6 bool) []Packet {
 func BenchmarkHit(b *testing.B) {
 	for _, proto := range []uint8{pkt.ProtoTCP, pkt.ProtoUDP} {
 		for _, ipv6 := range []bool{false, true} {
-			for _, n := range []int{1 << 10, 1 << 16, 1 << 20} {
+			for _, n := range []int{1 << 10, 1 << 16, 3906 * 256} {
 				b.Run(fmt.Sprintf("proto=%d/ipv6=%t/flows=%d", proto, ipv6, n), func(b *testing.B) { benchHit(b, n, proto, ipv6) })
 			}
 		}
@@ -59,28 +60,75 @@ func benchHit(b *testing.B, n int, proto uint8, ipv6 bool) {
 	w := t.Worker(0)
 	ps := benchPackets(n, proto, ipv6)
 	for i := range ps {
-		establish(b, w, &ps[i], uint32(i%16))
+		establish(b, w, &ps[i], uint32(i%benchEndpoints))
 	}
 	rand.New(rand.NewPCG(1, 2)).Shuffle(n, func(i, j int) { ps[i], ps[j] = ps[j], ps[i] })
 	out := make([]Result, 256)
+	best, at := time.Hour, 0
 	b.ReportAllocs()
-	done, at := 0, 0
 	for b.Loop() {
-		w.Lookup(1, ps[at:at+256], out)
-		for i := at; i < at+256; i++ {
-			ps[i].Seq += ps[i].Length
+		start := time.Now()
+		for range benchRun {
+			w.Lookup(1, ps[at:at+256], out)
+			for i := at; i < at+256; i++ { // the next time it carries the next data
+				ps[i].Seq += ps[i].Length
+			}
+			at = (at + 256) % n
 		}
-		done += 256
-		at = (at + 256) % n
+		best = min(best, time.Since(start))
 	}
-	b.StopTimer()
 	for i := range out {
 		if out[i].Outcome != Hit {
 			b.Fatalf("%v %v", out[i].Outcome, out[i].Reason)
 		}
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(done), "ns/pkt")
+	reportBest(b, best)
+}
+
+// A measurement is the best of many short runs, of this many vectors: what others do
+// on the machine makes some of them longer, and none shorter.
+const (
+	benchRun       = 64
+	benchEndpoints = 1 << 12
+)
+
+func reportBest(b *testing.B, best time.Duration) {
+	b.ReportMetric(float64(best.Nanoseconds())/(benchRun*256), "best-ns/pkt")
 	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkInsert is the cost of a new flow from lookup to its end: miss, insertion,
+// and what its owner does.
+func BenchmarkInsert(b *testing.B) {
+	for _, ipv6 := range []bool{false, true} {
+		b.Run(fmt.Sprintf("ipv6=%t", ipv6), func(b *testing.B) {
+			const n = benchRun * 256
+			t := benchTable(b, 2*n)
+			w := t.Worker(0)
+			ps := benchPackets(n, pkt.ProtoTCP, ipv6)
+			out := make([]Result, 256)
+			best, now := time.Hour, Tick(0)
+			b.ReportAllocs()
+			for b.Loop() {
+				start := time.Now()
+				for at := 0; at < n; at += 256 {
+					w.Lookup(now, ps[at:at+256], out)
+					for i := at; i < at+256; i++ {
+						s := Start{Reverse: ps[i].Key.Reverse(), Endpoint: uint32(i % benchEndpoints)}
+						if r := w.Insert(now, &ps[i], &s); r.Outcome != Inserted {
+							b.Fatal(r.Outcome, r.Reason)
+						}
+					}
+				}
+				t.Advance(now, 1<<20)
+				now += wheelSlots / 2
+				t.Advance(now, 1<<20)
+				t.Quiesced(t.Generation())
+				best = min(best, time.Since(start))
+			}
+			reportBest(b, best)
+		})
+	}
 }
 
 // establish opens a flow and leaves p as one of its later packets.
@@ -106,6 +154,10 @@ func establish(b testing.TB, w *Worker, p *Packet, endpoint uint32) {
 	w.Lookup(0, []Packet{*p}, out[:])
 	if out[0].Outcome != Hit {
 		b.Fatalf("third: %v %v", out[0].Outcome, out[0].Reason)
+	}
+	if p.Key.Proto() == pkt.ProtoTCP { // the window of a SYN is not scaled, this one is
+		back.Kind, back.Flags, back.Seq, back.Ack = Steady, ACK, p.Ack, p.Seq+p.Length
+		w.Lookup(0, []Packet{back}, out[:])
 	}
 	p.Seq += p.Length
 }

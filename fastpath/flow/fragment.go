@@ -175,18 +175,27 @@ func (d *datagram) add(part *Part) Reason {
 		return FragmentOverlap
 	}
 	before, behind := -1, -1 // pieces that it lies next to
+	inside, overlaps := false, false
 	for i, has := range d.has[:d.pieces] {
 		switch {
+		case !part.More && has[1] > to: // the last, and something lies behind it
+			overlaps = true
 		case from >= has[0] && to <= has[1]:
-			return FragmentRepeated
-		case from < has[1] && has[0] < to, !part.More && has[1] > to:
-			d.spoiled = true
-			return FragmentOverlap
+			inside = true
+		case from < has[1] && has[0] < to:
+			overlaps = true
 		case has[1] == from:
 			before = i
 		case has[0] == to:
 			behind = i
 		}
+	}
+	if overlaps {
+		d.spoiled = true
+		return FragmentOverlap
+	}
+	if inside {
+		return FragmentRepeated
 	}
 	if before < 0 && behind < 0 && d.pieces == fragmentGaps {
 		return FragmentScatter

@@ -265,11 +265,11 @@ func (d *byteMap) add(p Part) Reason {
 	case d.spoiled, d.known && (int(p.To) > d.end || !p.More && int(p.To) != d.end):
 		d.spoiled = true
 		return FragmentOverlap
-	case all:
-		return FragmentRepeated
-	case some, !p.More && behind:
+	case !all && some, !p.More && behind:
 		d.spoiled = true
 		return FragmentOverlap
+	case all:
+		return FragmentRepeated
 	}
 	for i := p.From; i < p.To; i++ {
 		d.has[i] = true

@@ -31,12 +31,16 @@ func (w *Worker) Insert(now Tick, p *Packet, n *Start) (r Result) {
 	t := w.t
 	h1, h2 := t.seed.hash(&p.Key), t.seed.hash(&n.Reverse)
 	t.lockBoth(h1, h2)
-	if ref := t.find(&p.Key, h1); ref == 0 || w.replaces(p, ref) {
-		w.insert(now, p, n, &r, h1, h2)
-	} else {
-		r.Ref = ref
-		w.advance(now, p, &r, ref)
-		r.decided(t.entry(ref), ref)
+	for {
+		ref := t.find(&p.Key, h1)
+		if ref == 0 || w.replaces(p, ref) {
+			w.insert(now, p, n, &r, h1, h2)
+			break
+		}
+		if w.advance(now, p, &r, ref); r.Outcome != Miss { // it has not ended this very moment
+			r.decided(t.entry(ref), ref)
+			break
+		}
 	}
 	t.unlockBoth(h1, h2)
 	return r

@@ -9,13 +9,15 @@ import (
 
 // stride is how many lookups are under way at once: what they touch stays in the
 // nearest cache, and their memory accesses overlap.
-const stride = 32
+const stride = 64
 
 // Worker is one worker's way to the table; it is used by one goroutine at a time.
 type Worker struct {
 	t      *Table
 	counts *[counters]uint64
 	refs   [stride]Ref
+	hashes [stride]uint64
+	near   uint64 // what was read to have it near; nobody needs it
 }
 
 // Worker is the i-th worker's way to the table.
@@ -40,44 +42,42 @@ func (w *Worker) Lookup(now Tick, packets []Packet, out []Result) {
 	for len(packets) > 0 {
 		n := min(len(packets), stride)
 		w.locate(packets[:n])
-		w.confirm(packets[:n])
 		w.follow(now, packets[:n], out[:n])
 		packets, out = packets[n:], out[n:]
 	}
 }
 
-// locate finds the cell that each key most likely lies in; where there is none
-// any will do, confirm finds out. The hash is that of seed.hash, too long for the
-// compiler to put it here by itself.
+// locate finds the cell that each key most likely lies in; where there is none any
+// will do, steady compares keys. It goes in short loops over all, so that the processor
+// has many accesses to memory under way at once: one that is long holds up what
+// comes some two hundred instructions later. The hash is that of seed.hash, too
+// long for the compiler to put it here by itself.
 //
 //fastpath:hot
 func (w *Worker) locate(packets []Packet) {
 	t := w.t
-	index, s := t.index, &t.seed
+	index, s, hashes := t.index, &t.seed, w.hashes[:len(packets)]
 	mask := uint64(len(index) - 1)
 	for i := range packets {
 		k := &packets[i].Key
-		h := mix(mix(k.SrcHi^s[0], k.SrcLo^s[1])^k.Tail^s[4], mix(k.DstHi^s[2], k.DstLo^s[3])^s[5])
+		hashes[i] = mix(mix(k.SrcHi^s[0], k.SrcLo^s[1])^k.Tail^s[4], mix(k.DstHi^s[2], k.DstLo^s[3])^s[5])
+	}
+	near := uint64(0)
+	for _, h := range hashes {
+		near |= atomic.LoadUint64(&index[h&mask].tags)
+	}
+	refs := w.refs[:len(hashes)]
+	for i, h := range hashes {
 		b := &index[h&mask]
 		m := match(atomic.LoadUint64(&b.tags), tagOf(h))
-		w.refs[i&(stride-1)] = Ref(atomic.LoadUint32(&b.refs[bits.TrailingZeros64(m)/8%cells]))
+		refs[i] = Ref(atomic.LoadUint32(&b.refs[bits.TrailingZeros64(m)/8%cells]))
 	}
-}
-
-// confirm compares the keys, and looks further where they are not equal.
-//
-//fastpath:hot
-func (w *Worker) confirm(packets []Packet) {
-	t := w.t
-	for i := range packets {
-		k, ref := &packets[i].Key, w.refs[i&(stride-1)]
-		e := &t.entries[ref>>1]
-		s := &e.sides[ref&1].key
-		differ := (k.SrcHi ^ s.SrcHi) | (k.SrcLo ^ s.SrcLo) | (k.DstHi ^ s.DstHi) | (k.DstLo ^ s.DstLo) | (k.Tail ^ s.Tail)
-		if differ|atomic.LoadUint64(&e.core.state)&uint64(dead) != 0 {
-			w.refs[i&(stride-1)] = t.find(k, t.seed.hash(k))
-		}
+	entries := t.entries
+	for _, ref := range refs {
+		e := &entries[ref>>1]
+		near |= atomic.LoadUint64(&e.core.state) | atomic.LoadUint64(&e.sides[ref&1].packets)
 	}
+	w.near = near
 }
 
 // follow brings each flow up to date.
@@ -87,18 +87,33 @@ func (w *Worker) follow(now Tick, packets []Packet, out []Result) {
 	refs := w.refs[:len(packets)]
 	for len(packets) > 0 {
 		n := w.t.steady(now, packets, refs, out)
-		if n < len(packets) {
-			out[n].Reason = NoReason
-			out[n].decided(w.t.entry(refs[n]), refs[n])
-			w.special(now, &packets[n], &out[n], refs[n])
-			n++
-		}
 		packets, refs, out = packets[n:], refs[n:], out[n:]
+		if len(packets) == 0 {
+			return
+		}
+		ref := w.t.confirm(&packets[0].Key, refs[0])
+		if ref != refs[0] && ref != 0 { // it lies elsewhere, and may be steady there
+			refs[0] = ref
+			continue
+		}
+		out[0].Reason = NoReason
+		out[0].decided(w.t.entry(ref), ref)
+		w.special(now, &packets[0], &out[0], ref)
+		packets, refs, out = packets[1:], refs[1:], out[1:]
 	}
 }
 
-// steady takes packets from the front that change nothing of their flow but
-// counters and windows: most of all. It returns how many it took, and calls
+// confirm returns ref if that is a live flow of key k, else what is.
+func (t *Table) confirm(k *Key, ref Ref) Ref {
+	e := t.entry(ref)
+	if e.sides[ref&1].key == *k && word(atomic.LoadUint64(&e.core.state))&dead == 0 {
+		return ref
+	}
+	return t.find(k, t.seed.hash(k))
+}
+
+// steady takes packets from the front whose flow was found at once, and that change
+// nothing of it but counters and windows: most of all. It returns how many it took, and calls
 // nothing, so that all it needs stays in registers.
 //
 //fastpath:hot
@@ -108,6 +123,10 @@ func (t *Table) steady(now Tick, packets []Packet, refs []Ref, out []Result) int
 		p, ref := &packets[i], refs[i]
 		e := &entries[ref>>1]
 		c, d := &e.core, ref&1
+		k, s := &p.Key, &e.sides[d]
+		if (k.SrcHi^s.key.SrcHi)|(k.SrcLo^s.key.SrcLo)|(k.DstHi^s.key.DstHi)|(k.DstLo^s.key.DstLo)|(k.Tail^s.key.Tail) != 0 {
+			return i
+		}
 		state := atomic.LoadUint64(&c.state)
 		switch state & uint64(stateMask|busy|dead) {
 		case uint64(Established):
@@ -121,7 +140,7 @@ func (t *Table) steady(now Tick, packets []Packet, refs []Ref, out []Result) int
 			if p.Kind != Steady || good < 0 {
 				return i
 			}
-			offer := uint32(p.Window) << (word(state).shift(int(d)) & 31)
+			offer := uint32(p.Window) << word(state).shift(uint32(d))
 			if after(end, last) || offer > window {
 				put(&c.sent[d], pair(later(end, last), max(window, offer)))
 			}
@@ -135,7 +154,7 @@ func (t *Table) steady(now Tick, packets []Packet, refs []Ref, out []Result) int
 		default:
 			return i
 		}
-		s, r := &e.sides[d], &out[i]
+		r := &out[i]
 		// The counters are exact as long as a direction's packets do not come to two
 		// workers in the same moment.
 		put(&s.packets, atomic.LoadUint64(&s.packets)+uint64(p.Segments))

@@ -27,7 +27,6 @@ type conversation struct {
 	replied bool // other protocols
 	seen    Tick
 	packets [2]int
-	gone    bool
 }
 
 // speaker is what one side of a TCP connection has shown.

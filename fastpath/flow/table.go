@@ -103,7 +103,7 @@ func (t *Table) Limit() int { return len(t.entries) - 1 }
 // word is a flow's state: what both directions must agree on, changed by
 // compare-and-swap.
 //
-//	incarnation 32 | spare 6 | window shifts 2×5 | crossed, dead, busy, reset | flags of both directions 8 | state 4
+//	incarnation 32 | window shifts 2×4 | SYNs' scales 2×4 | crossed, dead, busy, reset | flags of both directions 8 | state 4
 type word uint64
 
 // The parts of a word. Flags of the second direction are those of the first one
@@ -121,10 +121,10 @@ const (
 	dead    word = 1 << 14 // no lookup finds it any more
 	crossed word = 1 << 15 // both sides have opened the connection at once
 
-	scaleShift            = 16 // of each direction: window shift plus one, 0 if its SYN had none
-	scaleBits             = 5
-	scaleMask        word = 1<<scaleBits - 1
-	scalesMask       word = 1<<(2*scaleBits) - 1
+	// Of each direction, 4 bits: the window scale of its SYN plus one, 0 if it had
+	// none; and what its windows are shifted by, see derive.
+	scaleShift, offerShift = 16, 24
+
 	incarnationShift      = 32
 	incarnationUnit  word = 1 << incarnationShift
 )
@@ -136,21 +136,23 @@ func (w word) state() State { return State(w & stateMask) }
 //fastpath:hot
 func (w word) of(d int) word { return w << (d & 1) }
 
-// shift is how many bits the windows of direction d are scaled by: only if both
-// SYNs said so (RFC 7323 section 1.3).
+// shift is how many bits the windows of direction d are scaled by.
 //
 //fastpath:hot
-func (w word) shift(d int) uint32 {
-	own := uint32(w>>(scaleShift+scaleBits*(d&1))) & uint32(scaleMask)
-	other := uint32(w>>(scaleShift+scaleBits*(d&1^1))) & uint32(scaleMask)
-	if own == 0 || other == 0 {
-		return 0
-	}
-	return own - 1
+func (w word) shift(d uint32) uint32 { return uint32(w>>(offerShift+4*(d&1))) & 15 }
+
+// withScale notes the window scale option of direction d's SYN.
+func (w word) withScale(d int, scale uint8) word {
+	return w&^(15<<(scaleShift+4*d)) | word(scale&15)<<(scaleShift+4*d)
 }
 
-// derive gives w the state that its flags add up to.
+// derive gives w the state that its flags add up to, and its windows the shifts
+// that count once both SYNs had the option (RFC 7323 section 1.3).
 func (w word) derive() word {
+	w &^= 255 << offerShift
+	if a, b := w>>scaleShift&15, w>>(scaleShift+4)&15; a != 0 && b != 0 {
+		w |= (a - 1 | (b-1)<<4) << offerShift
+	}
 	both := func(f word) bool { return w&f.of(0) != 0 && w&f.of(1) != 0 }
 	one := func(f word) bool { return w&(f.of(0)|f.of(1)) != 0 }
 	s := Opening
@@ -245,5 +247,6 @@ func (t *Table) give(i uint32) {
 // timeout is how many ticks a flow in a state stays idle.
 func (t *Table) timeout(proto uint8, s State) uint32 { return t.timeouts[timeoutOf(proto, s)] }
 
-// TickAt is the tick of a monotonic clock's reading.
+// TickAt is the tick of a clock's reading. All who use a table must read the same
+// one: that of the kernel's CLOCK_MONOTONIC, if another process is to go on with it.
 func TickAt(since time.Duration) Tick { return Tick(since / tick) }

@@ -90,7 +90,7 @@ func (s *segment) offer() uint32 {
 	if s.Flags&SYN != 0 {
 		return uint32(s.Window)
 	}
-	return uint32(s.Window) << s.state.shift(s.d)
+	return uint32(s.Window) << s.state.shift(uint32(s.d))
 }
 
 // judge says what a segment is to its connection, and brings state and numbers up
@@ -125,7 +125,6 @@ func (s *segment) syn() (Outcome, Reason) {
 	case n.last == s.end():
 		// The same once more.
 	case !s.has(synSeen, their):
-		s.state &^= scaleMask << (scaleShift + scaleBits*s.d)
 		s.open() // given up, and tried anew with another number
 	default:
 		return s.askBack()
@@ -155,7 +154,7 @@ func (s *segment) open() {
 	}
 	s.core.set(s.d, n)
 	s.core.set(s.d^1, theirs)
-	s.state |= synSeen.of(s.d) | word(s.Scale)<<(scaleShift+scaleBits*s.d)
+	s.state = s.state.withScale(s.d, s.Scale) | synSeen.of(s.d)
 }
 
 // synAck is the answer to the other side's SYN.
@@ -169,7 +168,6 @@ func (s *segment) synAck() (Outcome, Reason) {
 	case !after(s.Ack, n.acked) && !s.has(synAcked, their) || after(s.Ack, theirs.last):
 		return Refused, BadAck
 	case !s.has(synSeen, own) || !s.has(synAcked, own) && n.last != s.end(): // its first, or anew with another number
-		s.state &^= scaleMask << (scaleShift + scaleBits*s.d)
 		s.open()
 		n = s.core.numbers(s.d)
 	}

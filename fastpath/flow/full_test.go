@@ -124,6 +124,40 @@ func TestFullTable(t *testing.T) {
 	drain(t, table, 0)
 }
 
+// TestIndexFull: where neither key, or only the first, finds room in the index, the
+// flow is refused and its entry comes back.
+func TestIndexFull(t *testing.T) {
+	for v6 := range ends {
+		table := newTable(t, nil)
+		p := opener(v6, pkt.ProtoTCP, 1)
+		back := p.Key.Reverse()
+		for _, room := range []*Key{nil, &p.Key} {
+			for i := range table.index {
+				table.index[i].tags = tagClaimed * everyByte
+			}
+			if room != nil {
+				table.chain(table.seed.hash(room), 0).tags = tagClaimed * everyByte >> 8
+				if table.chain(table.seed.hash(&back), 0) == table.chain(table.seed.hash(room), 0) {
+					continue // by chance there is room for neither
+				}
+			}
+			if r := open(table.Worker(0), 0, p, 1); r.Reason != IndexFull {
+				t.Errorf("%s: %v (%v), want %v", family(v6), r.Outcome, r.Reason, IndexFull)
+			}
+			if r := passPacket(table.Worker(0), 0, Packet{Key: p.Key, Flags: ACK, Kind: Steady}); r.Reason != MidFlow {
+				t.Errorf("%s: what was refused is found: %v (%v)", family(v6), r.Outcome, r.Reason)
+			}
+			table.Advance(0, 1000)
+			table.Quiesced(table.Generation())
+			for i := range table.index {
+				table.index[i].tags = 0
+			}
+			balanced(t, table)
+			drain(t, table, 0)
+		}
+	}
+}
+
 // TestTranslated: the replies of a flow may have another tuple, and no two flows
 // the same.
 func TestTranslated(t *testing.T) {

@@ -41,6 +41,7 @@ type Program struct {
 	mode     Mode
 	hasLog   bool
 	size     int
+	walker   Walker
 }
 
 // Load verifies an image and makes a program of a copy of it. It refuses, with
@@ -51,7 +52,7 @@ func Load(image []byte) (*Program, error) {
 		return nil, fmt.Errorf("load image of %d bytes: %w: %w", len(image), ErrImage, err)
 	}
 	at := h.parts()
-	p := &Program{levels: h.levels, starts: h.starts, mode: h.mode, size: len(image)}
+	p := &Program{levels: h.levels, starts: h.starts, mode: h.mode, size: len(image), walker: Walkers()[0]}
 	p.cells = make([]uint64, h.cells, align(h.cells*cellSize)/cellSize)
 	for i := range p.cells {
 		p.cells[i] = binary.LittleEndian.Uint64(image[at[partCells]+i*cellSize:])

@@ -25,7 +25,7 @@ func (p *Program) Match(keys []Key, out []Verdict) {
 	out = out[:len(keys)]
 	for len(keys) > 0 {
 		n := min(len(keys), Burst)
-		p.burst(keys[:n], out[:n])
+		p.walk(keys[:n], out[:n])
 		if p.exact() {
 			for i, rank := range out[:n] {
 				out[i] = p.verdicts[rank]
@@ -41,7 +41,7 @@ func (p *Program) Match(keys []Key, out []Verdict) {
 //
 //fastpath:hot
 func (p *Program) MatchOne(k *Key) Verdict {
-	rank := p.rank(k)
+	rank := p.walkOne(k)
 	if p.exact() {
 		return p.verdicts[rank]
 	}

@@ -1,0 +1,210 @@
+#include "textflag.h"
+#include "kernel_amd64.h"
+
+// The walk of docs/CLASSIFIER.md in AVX2, four keys to a vector. Y12 has all bits of
+// a lane but word 7, which is the rank's half in a box and 0 in a key, Y13 the
+// lower halves of qwords, Y14 the value 63 in each.
+
+DATA fields<>+0(SB)/8, $-1
+DATA fields<>+8(SB)/8, $0x0000FFFFFFFFFFFF
+DATA fields<>+16(SB)/8, $-1
+DATA fields<>+24(SB)/8, $0x0000FFFFFFFFFFFF
+GLOBL fields<>(SB), RODATA|NOPTR, $32
+
+// MATCH2 compares the key in both lanes of Y15 with the two boxes from at(R13) on:
+// bits 0 and 1 of bits are set where it is inside the first, 2 and 3 for the second.
+// A field is inside when its distance from the low end is the lesser of itself
+// and the span.
+#define MATCH2(first, second, bits) \
+	VMOVDQU    first(R13), Y0;       \
+	VMOVDQU    second(R13), Y1;      \
+	VPERM2I128 $0x20, Y1, Y0, Y2;    \
+	VPERM2I128 $0x31, Y1, Y0, Y3;    \
+	VPSUBD     Y2, Y15, Y4;          \
+	VPSUBW     Y2, Y15, Y5;          \
+	VPBLENDD   $0xCC, Y5, Y4, Y4;    \
+	VPAND      Y12, Y4, Y4;          \
+	VPMINUD    Y3, Y4, Y5;           \
+	VPMINUW    Y3, Y4, Y6;           \
+	VPBLENDD   $0xCC, Y6, Y5, Y5;    \
+	VPCMPEQQ   Y5, Y4, Y5;           \
+	VMOVMSKPD  Y5, bits
+
+// MATCH4 is that of kernel_amd64.s, with the key in Y15.
+#define MATCH4 \
+	MATCH2(0, 32, DX);  \
+	MATCH2(64, 96, CX); \
+	SHLL $4, CX;        \
+	ORL  CX, DX;        \
+	MOVL DX, CX;        \
+	SHRL $1, CX;        \
+	ANDL CX, DX;        \
+	ANDL $0x55, DX
+
+#define CONSTANTS \
+	VMOVDQU    fields<>(SB), Y12;  \
+	VPCMPEQD   Y13, Y13, Y13;      \
+	VPSRLQ     $58, Y13, Y14;      \
+	VPSRLQ     $32, Y13, Y13
+
+// func burst256(cells []uint64, boxes []box, trees []tree, none uint32, keys []Key, out []Verdict)
+//
+// The words of the keys lie apart on the stack, and the cells that they have come to.
+TEXT ·burst256(SB), 0, $768-128
+	MOVQ cells_base+0(FP), DI
+	MOVQ boxes_base+24(FP), SI
+	MOVQ trees_base+48(FP), R11
+	MOVQ trees_len+56(FP), R12
+	MOVQ keys_base+80(FP), R8
+	MOVQ keys_len+88(FP), BX
+	MOVQ out_base+104(FP), R9
+	CONSTANTS
+	MOVL none+72(FP), AX
+	XORL CX, CX
+
+spread:
+	CMPQ CX, BX
+	JGE spreadend
+	MOVL AX, (R9)(CX*4)
+	MOVQ CX, R10
+	SHLQ $4, R10
+	MOVQ (R8)(R10*1), DX
+	MOVQ DX, word0-256(SP)(CX*8)
+	MOVQ 8(R8)(R10*1), DX
+	MOVQ DX, word1-512(SP)(CX*8)
+	INCQ CX
+	JMP spread
+
+spreadend:
+	TESTQ R12, R12
+	JZ end
+
+tree:
+	// The keys whose best rank is over the tree's lowest start at the root, the
+	// others, and those that fill the last vector up, at an empty leaf.
+	MOVQ (R11), R10
+	MOVL 8(R11), R13
+	MOVQ $(1<<63), R14
+	MOVQ keys_len+88(FP), BX
+	XORL CX, CX
+	XORL AX, AX
+
+start:
+	CMPQ CX, BX
+	JGE startend
+	XORL DX, DX
+	MOVQ R14, R15
+	CMPL R13, (R9)(CX*4)
+	SETCS DX
+	CMOVQCS R10, R15
+	MOVQ R15, at-768(SP)(CX*8)
+	SHLQ CX, DX
+	ORQ DX, AX
+	INCQ CX
+	JMP start
+
+startend:
+	TESTQ $3, CX
+	JZ filled
+	MOVQ R14, at-768(SP)(CX*8)
+	INCQ CX
+	JMP startend
+
+filled:
+	TESTL AX, AX
+	JZ next
+
+level:
+	XORL R10, R10
+	XORL CX, CX
+
+group:
+	VMOVDQU at-768(SP)(CX*8), Y0
+	VMOVMSKPD Y0, DX
+	CMPL DX, $15
+	JEQ rest
+	INCL R10
+	VPSLLQ $25, Y0, Y1
+	VMOVDQU word0-256(SP)(CX*8), Y2
+	VBLENDVPD Y1, word1-512(SP)(CX*8), Y2, Y2
+	VPSRLQ $32, Y0, Y3
+	VPAND Y14, Y3, Y3
+	VPSRLVQ Y3, Y2, Y2
+	VPSRLQ $40, Y0, Y4
+	VPAND Y4, Y2, Y2
+	VPADDD Y0, Y2, Y2
+	VPAND Y13, Y2, Y2
+	VPCMPEQD Y5, Y5, Y5
+	VPXOR Y0, Y5, Y5
+	VPGATHERQQ Y5, (DI)(Y2*8), Y0
+	VMOVDQU Y0, at-768(SP)(CX*8)
+
+rest:
+	ADDQ $4, CX
+	CMPQ CX, BX
+	JLT group
+	TESTL R10, R10
+	JNZ level
+
+leaf:
+	TZCNTL AX, BX
+	MOVQ BX, CX
+	SHLQ $4, CX
+	VBROADCASTI128 (R8)(CX*1), Y15
+	MOVQ at-768(SP)(BX*8), BX
+	LEAF(turn)
+	TZCNTL AX, BX
+	MOVL (R9)(BX*4), CX
+	CMPL R10, CX
+	CMOVLCS R10, CX
+	MOVL CX, (R9)(BX*4)
+	BLSRL AX, AX
+	JNZ leaf
+
+next:
+	ADDQ $16, R11
+	DECQ R12
+	JNZ tree
+
+end:
+	VZEROUPPER
+	RET
+
+// func one256(cells []uint64, boxes []box, trees []tree, none uint32, k *Key) uint32
+TEXT ·one256(SB), NOSPLIT, $0-92
+	MOVQ cells_base+0(FP), DI
+	MOVQ boxes_base+24(FP), SI
+	MOVQ trees_base+48(FP), R11
+	MOVQ trees_len+56(FP), R12
+	MOVL none+72(FP), R9
+	MOVQ k+80(FP), R8
+	CONSTANTS
+	TESTQ R12, R12
+	JZ end
+	VBROADCASTI128 (R8), Y15
+
+tree:
+	CMPL R9, 8(R11)
+	JLS next
+	MOVQ (R11), BX
+	TESTQ BX, BX
+	JS leaf
+
+level:
+	NEXT
+	JNS level
+
+leaf:
+	LEAF(turn)
+	CMPL R10, R9
+	CMOVLCS R10, R9
+
+next:
+	ADDQ $16, R11
+	DECQ R12
+	JNZ tree
+
+end:
+	VZEROUPPER
+	MOVL R9, ret+88(FP)
+	RET

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"margay.dev/margay/bench/classify"
 	"margay.dev/margay/bench/forward"
 	"margay.dev/margay/bench/harness"
 	"margay.dev/margay/bench/idle"
@@ -33,10 +35,15 @@ const (
 	statusUsage
 )
 
+// ruleSets are the rule sets and traces of the scenario classifier.
+//
+//go:embed testdata/*.gz
+var ruleSets embed.FS // arch:var embedded
+
 // scenarios are all there are.
 func scenarios() []harness.Scenario {
 	return []harness.Scenario{
-		forward.Scenario(), lookup.Scenario(), lookup.Labels(), pods.Scenario(), pods.Scaling(), nodes.Scenario(), latency.Scenario(), idle.Scenario(),
+		forward.Scenario(), lookup.Scenario(), classify.Scenario(ruleSets), pods.Scenario(), pods.Scaling(), nodes.Scenario(), latency.Scenario(), idle.Scenario(),
 		veth.Scenario(), veth.Scaling(), outage.Restart(), outage.Reload(), outage.Handover(),
 	}
 }
@@ -51,6 +58,8 @@ type bench struct {
 	filter string
 
 	forwarder string
+	rules     string // files of the scenario classifier
+	trace     string
 	profile   string // file for a CPU profile
 }
 
@@ -126,7 +135,9 @@ func (b *bench) runCommand() *cobra.Command {
 	c.Flags().BoolVar(&b.quick, "quick", false, "end each scenario within 50 s, with fewer cases and windows")
 	c.Flags().StringVarP(&b.output, "output", "o", "table", "table, or json: one object a line, as soon as it is there")
 	c.Flags().StringVar(&b.filter, "filter", "", "run only cases of which SCENARIO/CASE contains this")
-	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for all scenarios but graph, fib and label")
+	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for all scenarios but graph, fib and classifier")
+	c.Flags().StringVar(&b.rules, "rules", "", "a rule set for the scenario classifier instead of its own, in ClassBench's format, plain or gzip")
+	c.Flags().StringVar(&b.trace, "trace", "", "headers for that rule set, likewise; without it, seeded ones are made")
 	c.Flags().StringVar(&b.profile, "cpuprofile", "", "write a CPU profile of this process to a file, for go tool pprof; choose one case by --filter")
 	return c
 }
@@ -163,7 +174,7 @@ func (b *bench) runScenarios(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	o := harness.Options{Quick: b.quick, Filter: b.filter, Log: b.log, Forwarder: b.forwarder}
+	o := harness.Options{Quick: b.quick, Filter: b.filter, Log: b.log, Forwarder: b.forwarder, Rules: b.rules, Trace: b.trace}
 	table := &harness.Table{}
 	switch b.output {
 	case "json":

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that tests, the demo and `make generate` need, and
-# does nothing when all are there. It never starts a service, and waits its turn
+# deps.sh [PACKAGE...]: installs the Debian packages that tests, the demo and `make
+# generate` need, and those named (libdpdk-dev and pkg-config: a peer of the bench),
+# and does nothing when all are there. It never starts a service, and waits its turn
 # when another process holds dpkg's lock.
 set -euo pipefail
 
@@ -11,6 +12,7 @@ packages=(
 	protobuf-compiler                               # api/dataplane
 	iproute2 iputils-ping ethtool nftables procps   # namespaces, as people set them up
 	iperf3 socat tcpdump python3-scapy              # the other side of a test
+	"$@"
 )
 
 missing=()

@@ -30,6 +30,9 @@ type Options struct {
 	Log    io.Writer // progress
 	// Forwarder is the program that scenarios with real processes start.
 	Forwarder string
+	// Rules and Trace are files for the scenario classifier, instead of those that
+	// come with it; a trace that is empty is made.
+	Rules, Trace string
 }
 
 // Session is one run of one scenario.

@@ -39,3 +39,16 @@ func walkBudget(set string, burst int, walker string) float64 {
 	_, kind, _ := strings.Cut(walkCase(set, burst, walker), "/")
 	return walkBudgets()[kind][set]
 }
+
+// policyBudget is nanoseconds a flow, from its addresses to the verdict.
+func policyBudget(ipv6 bool, burst int) float64 {
+	switch {
+	case ipv6 && burst == 1:
+		return 90
+	case ipv6:
+		return 45
+	case burst == 1:
+		return 60
+	}
+	return 30
+}

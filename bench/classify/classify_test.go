@@ -135,3 +135,51 @@ func TestFastestPassesAreKept(t *testing.T) {
 		t.Error("not the fastest")
 	}
 }
+
+// A smaller policy: every walker decides as the list does, for both
+// families, in bursts and alone, also after members have come and gone.
+func TestPoliciesAreJudgedRight(t *testing.T) {
+	for name, ipv6 := range map[string]bool{"IPv4": false, "IPv6": true} {
+		t.Run(name, func(t *testing.T) {
+			p := newPolicy(ipv6, 4000, []setSizes{{2, 0, 0}, {60, 1, 9}, {10, 10, 99}, {1, 900, 999}})
+			e, err := newEngine(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, nanos := p.answers(400)
+			hits := map[int]bool{}
+			for _, rule := range want {
+				hits[rule] = true
+			}
+			if nanos <= 0 || len(hits) < 20 || !hits[-1] {
+				t.Errorf("%d rules decide %d flows: they show little", len(hits), len(want))
+			}
+			check := func() {
+				t.Helper()
+				for _, w := range classifier.Walkers() {
+					for _, burst := range []int{1, 31, 32} {
+						j := newJudge(p, e.table, e.prog.By(w), burst, want)
+						if wrong, err := j.pass(make([]float64, 1)); wrong != 0 || err != nil {
+							t.Errorf("%v in bursts of %d: %d of %d wrong, %v", w, burst, wrong, len(want), err)
+						}
+					}
+				}
+			}
+			check()
+			b := &bench{Session: &harness.Session{Options: harness.Options{Out: func(r harness.Result) error {
+				if r.Ours == nil || *r.Ours <= 0 || r.Extra["p99"] < *r.Ours {
+					t.Errorf("%+v", r)
+				}
+				return nil
+			}}}}
+			if err := b.reportChanges("policy", p, e); err != nil {
+				t.Error(err)
+			}
+			check()
+			want[0]++
+			if wrong, _ := newJudge(p, e.table, e.prog, 32, want).pass(make([]float64, 1)); wrong != 1 {
+				t.Errorf("%d verdicts found wrong, want the one", wrong)
+			}
+		})
+	}
+}

@@ -2,6 +2,9 @@
 // them, judged by each of our walkers and by DPDK's librte_acl with each of its
 // methods, in turns, one at a time and in bursts.
 //
+// Beside them stands the shape of a large cluster's policy, for IPv4 and for IPv6:
+// rules over sets of addresses, judged from the addresses on.
+//
 // A figure is the sum over chunks of a trace of what each chunk's fastest pass
 // took, a header; the upper end of its spread is the median of whole passes.
 package classify
@@ -58,22 +61,39 @@ func run(ctx context.Context, s *harness.Session, files fs.FS) error {
 		b.why = err.Error()
 		s.Say("no peer: %v", err)
 	}
-	var wanted []source
-	for _, src := range all {
-		if b.wants(src.name) {
-			wanted = append(wanted, src)
-		}
-	}
-	for i, src := range wanted {
+	jobs := b.jobs(all, s.Rules == "")
+	for i, j := range jobs {
 		if ctx.Err() != nil {
-			b.skip(src.name)
+			b.skip(j.name)
 			continue
 		}
-		if err := b.measure(ctx, src, len(wanted)-i); err != nil {
-			return fmt.Errorf("%s: %w", src.name, err)
+		if err := j.run(ctx, len(jobs)-i); err != nil {
+			return fmt.Errorf("%s: %w", j.name, err)
 		}
 	}
 	return nil
+}
+
+// job is a set or a policy to measure; left is how many jobs share the time that
+// is left.
+type job struct {
+	name string
+	run  func(ctx context.Context, left int) error
+}
+
+// jobs are those of which some case is wanted.
+func (b *bench) jobs(sets []source, policies bool) (jobs []job) {
+	for _, src := range sets {
+		if b.wants(src.name) {
+			jobs = append(jobs, job{src.name, func(ctx context.Context, left int) error { return b.measure(ctx, src, left) }})
+		}
+	}
+	for _, ipv6 := range []bool{false, true} {
+		if name := policyName(ipv6); policies && b.wantsPolicy(name) {
+			jobs = append(jobs, job{name, func(ctx context.Context, left int) error { return b.measurePolicy(ctx, ipv6, left) }})
+		}
+	}
+	return jobs
 }
 
 func (b *bench) wants(name string) bool {

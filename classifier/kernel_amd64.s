@@ -185,7 +185,7 @@ leaf:
 	SHLQ $4, CX
 	VBROADCASTI32X4 (R8)(CX*1), Z30
 	MOVQ at-256(SP)(BX*8), BX
-	LEAF(turn)
+	LEAF(turn, more, pick)
 	TZCNTL AX, BX
 	MOVL (R9)(BX*4), CX
 	CMPL R10, CX
@@ -202,6 +202,8 @@ next:
 end:
 	VZEROUPPER
 	RET
+
+	MORE(turn, more, pick)
 
 // func one512(cells []uint64, boxes []box, trees []tree, none uint32, k *Key) uint32
 TEXT ·one512(SB), NOSPLIT, $0-92
@@ -228,7 +230,7 @@ level:
 	JNS level
 
 leaf:
-	LEAF(turn)
+	LEAF(turn, more, pick)
 	CMPL R10, R9
 	CMOVLCS R10, R9
 
@@ -241,3 +243,5 @@ next:
 end:
 	MOVL R9, ret+88(FP)
 	RET
+
+	MORE(turn, more, pick)

@@ -11,34 +11,34 @@ DATA fields<>+16(SB)/8, $-1
 DATA fields<>+24(SB)/8, $0x0000FFFFFFFFFFFF
 GLOBL fields<>(SB), RODATA|NOPTR, $32
 
-// MATCH2 compares the key in both lanes of Y15 with the two boxes from at(R13) on:
-// bits 0 and 1 of bits are set where it is inside the first, 2 and 3 for the second.
-// A field is inside when its distance from the low end is the lesser of itself
-// and the span.
-#define MATCH2(first, second, bits) \
-	VMOVDQU    first(R13), Y0;       \
-	VMOVDQU    second(R13), Y1;      \
-	VPERM2I128 $0x20, Y1, Y0, Y2;    \
-	VPERM2I128 $0x31, Y1, Y0, Y3;    \
-	VPSUBD     Y2, Y15, Y4;          \
-	VPSUBW     Y2, Y15, Y5;          \
-	VPBLENDD   $0xCC, Y5, Y4, Y4;    \
-	VPAND      Y12, Y4, Y4;          \
-	VPMINUD    Y3, Y4, Y5;           \
-	VPMINUW    Y3, Y4, Y6;           \
-	VPBLENDD   $0xCC, Y6, Y5, Y5;    \
-	VPCMPEQQ   Y5, Y4, Y5;           \
-	VMOVMSKPD  Y5, bits
+// MATCH2 compares the key in both lanes of Y15 with two boxes: all bits of the
+// lower half of lane i of in are set if both addresses of box i are inside, those of
+// the upper half if ports and protocol are. A field is inside when its distance
+// from the low end is the lesser of itself and the span.
+#define MATCH2(box0, box1, in) \
+	VMOVDQU    box0(R13), Y0;     \
+	VMOVDQU    box1(R13), Y1;     \
+	VPERM2I128 $0x20, Y1, Y0, Y2; \
+	VPERM2I128 $0x31, Y1, Y0, Y3; \
+	VPSUBD     Y2, Y15, Y4;       \
+	VPSUBW     Y2, Y15, Y5;       \
+	VPBLENDD   $0xCC, Y5, Y4, Y4; \
+	VPAND      Y12, Y4, Y4;       \
+	VPMINUD    Y3, Y4, Y5;        \
+	VPMINUW    Y3, Y4, Y6;        \
+	VPBLENDD   $0xCC, Y6, Y5, Y5; \
+	VPCMPEQQ   Y5, Y4, in
 
-// MATCH4 is that of kernel_amd64.s, with the key in Y15.
+// MATCH4 compares the key with the four boxes from R13 on: bit 2j of DX is set where
+// it is inside box j. Packing puts the second pair behind the first in each lane.
 #define MATCH4 \
-	MATCH2(0, 32, DX);  \
-	MATCH2(64, 96, CX); \
-	SHLL $4, CX;        \
-	ORL  CX, DX;        \
-	MOVL DX, CX;        \
-	SHRL $1, CX;        \
-	ANDL CX, DX;        \
+	MATCH2(0, 64, Y7);     \
+	MATCH2(32, 96, Y8);    \
+	VPACKSSDW Y8, Y7, Y7;  \
+	VMOVMSKPS Y7, DX;      \
+	MOVL DX, CX;           \
+	SHRL $1, CX;           \
+	ANDL CX, DX;           \
 	ANDL $0x55, DX
 
 #define CONSTANTS \
@@ -152,7 +152,7 @@ leaf:
 	SHLQ $4, CX
 	VBROADCASTI128 (R8)(CX*1), Y15
 	MOVQ at-768(SP)(BX*8), BX
-	LEAF(turn)
+	LEAF(turn, more, pick)
 	TZCNTL AX, BX
 	MOVL (R9)(BX*4), CX
 	CMPL R10, CX
@@ -169,6 +169,8 @@ next:
 end:
 	VZEROUPPER
 	RET
+
+	MORE(turn, more, pick)
 
 // func one256(cells []uint64, boxes []box, trees []tree, none uint32, k *Key) uint32
 TEXT ·one256(SB), NOSPLIT, $0-92
@@ -195,7 +197,7 @@ level:
 	JNS level
 
 leaf:
-	LEAF(turn)
+	LEAF(turn, more, pick)
 	CMPL R10, R9
 	CMOVLCS R10, R9
 
@@ -208,3 +210,5 @@ end:
 	VZEROUPPER
 	MOVL R9, ret+88(FP)
 	RET
+
+	MORE(turn, more, pick)

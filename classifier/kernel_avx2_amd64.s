@@ -49,68 +49,99 @@ GLOBL fields<>(SB), RODATA|NOPTR, $32
 
 // func burst256(cells []uint64, boxes []box, trees []tree, none uint32, keys []Key, out []Verdict)
 //
-// The words of the keys lie apart on the stack, and the cells that they have come to.
-TEXT ·burst256(SB), 0, $768-128
+// On the stack are the words of the keys, apart, the cells that they have come to
+// and their best ranks. Whole vectors are filled up with keys of rank 0, which no
+// tree is asked for.
+TEXT ·burst256(SB), 0, $896-128
 	MOVQ cells_base+0(FP), DI
 	MOVQ boxes_base+24(FP), SI
 	MOVQ trees_base+48(FP), R11
 	MOVQ trees_len+56(FP), R12
 	MOVQ keys_base+80(FP), R8
-	MOVQ keys_len+88(FP), BX
-	MOVQ out_base+104(FP), R9
+	MOVQ keys_len+88(FP), R9
 	CONSTANTS
 	MOVL none+72(FP), AX
-	XORL CX, CX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Y0
+	VMOVDQU Y0, best-896(SP)
+	VMOVDQU Y0, best-864(SP)
+	VMOVDQU Y0, best-832(SP)
+	VMOVDQU Y0, best-800(SP)
+	MOVQ R9, CX
+	JMP filled
 
-spread:
-	CMPQ CX, BX
-	JGE spreadend
-	MOVL AX, (R9)(CX*4)
-	MOVQ CX, R10
-	SHLQ $4, R10
-	MOVQ (R8)(R10*1), DX
-	MOVQ DX, word0-256(SP)(CX*8)
-	MOVQ 8(R8)(R10*1), DX
-	MOVQ DX, word1-512(SP)(CX*8)
+fill:
+	MOVL $0, best-896(SP)(CX*4)
 	INCQ CX
-	JMP spread
 
-spreadend:
+filled:
+	TESTQ $7, CX
+	JNZ fill
+	XORL CX, CX
+	MOVQ R8, R10
+	JMP fours
+
+four:
+	VMOVDQU (R10), Y0
+	VMOVDQU 32(R10), Y1
+	VPUNPCKLQDQ Y1, Y0, Y2
+	VPUNPCKHQDQ Y1, Y0, Y3
+	VPERMQ $0xD8, Y2, Y2
+	VPERMQ $0xD8, Y3, Y3
+	VMOVDQU Y2, word0-256(SP)(CX*8)
+	VMOVDQU Y3, word1-512(SP)(CX*8)
+	ADDQ $64, R10
+	ADDQ $4, CX
+
+fours:
+	LEAQ 4(CX), DX
+	CMPQ DX, R9
+	JLE four
+	JMP singles
+
+single:
+	MOVQ (R10), DX
+	MOVQ DX, word0-256(SP)(CX*8)
+	MOVQ 8(R10), DX
+	MOVQ DX, word1-512(SP)(CX*8)
+	ADDQ $16, R10
+	INCQ CX
+
+singles:
+	CMPQ CX, R9
+	JLT single
+	TESTQ R9, R9
+	JZ end
 	TESTQ R12, R12
 	JZ end
 
 tree:
 	// The keys whose best rank is over the tree's lowest start at the root, the
-	// others, and those that fill the last vector up, at an empty leaf.
-	MOVQ (R11), R10
-	MOVL 8(R11), R13
-	MOVQ $(1<<63), R14
-	MOVQ keys_len+88(FP), BX
+	// others at an empty leaf.
+	VPBROADCASTQ (R11), Y6
+	VPBROADCASTD 8(R11), Y7
+	VPCMPEQD Y8, Y8, Y8
+	VPSLLQ $63, Y8, Y8
 	XORL CX, CX
 	XORL AX, AX
 
 start:
-	CMPQ CX, BX
-	JGE startend
-	XORL DX, DX
-	MOVQ R14, R15
-	CMPL R13, (R9)(CX*4)
-	SETCS DX
-	CMOVQCS R10, R15
-	MOVQ R15, at-768(SP)(CX*8)
-	SHLQ CX, DX
-	ORQ DX, AX
-	INCQ CX
-	JMP start
-
-startend:
-	TESTQ $3, CX
-	JZ filled
-	MOVQ R14, at-768(SP)(CX*8)
-	INCQ CX
-	JMP startend
-
-filled:
+	VPMAXUD best-896(SP)(CX*4), Y7, Y0
+	VPCMPEQD Y7, Y0, Y0
+	VPMOVSXDQ X0, Y1
+	VEXTRACTI128 $1, Y0, X2
+	VPMOVSXDQ X2, Y2
+	VBLENDVPD Y1, Y8, Y6, Y1
+	VBLENDVPD Y2, Y8, Y6, Y2
+	VMOVDQU Y1, at-768(SP)(CX*8)
+	VMOVDQU Y2, at-736(SP)(CX*8)
+	VMOVMSKPS Y0, DX
+	XORL $0xFF, DX
+	SHLL CX, DX
+	ORL DX, AX
+	ADDQ $8, CX
+	CMPQ CX, R9
+	JLT start
 	TESTL AX, AX
 	JZ next
 
@@ -141,7 +172,7 @@ group:
 
 rest:
 	ADDQ $4, CX
-	CMPQ CX, BX
+	CMPQ CX, R9
 	JLT group
 	TESTL R10, R10
 	JNZ level
@@ -154,10 +185,10 @@ leaf:
 	MOVQ at-768(SP)(BX*8), BX
 	LEAF(turn, more, pick)
 	TZCNTL AX, BX
-	MOVL (R9)(BX*4), CX
+	MOVL best-896(SP)(BX*4), CX
 	CMPL R10, CX
 	CMOVLCS R10, CX
-	MOVL CX, (R9)(BX*4)
+	MOVL CX, best-896(SP)(BX*4)
 	BLSRL AX, AX
 	JNZ leaf
 
@@ -167,6 +198,18 @@ next:
 	JNZ tree
 
 end:
+	MOVQ out_base+104(FP), DI
+	XORL CX, CX
+	JMP results
+
+result:
+	MOVL best-896(SP)(CX*4), DX
+	MOVL DX, (DI)(CX*4)
+	INCQ CX
+
+results:
+	CMPQ CX, R9
+	JLT result
 	VZEROUPPER
 	RET
 

@@ -4,6 +4,10 @@
 //	SI  boxes        R9   out (burst) or the best rank (one)
 //	R11 the tree     R12  trees left
 
+// FAR is how many boxes are so far from the core that a burst asks for those of
+// all its leaves before it compares any: 128 KiB. Nearer ones it would only delay.
+#define FAR 4096
+
 // LEAF puts into R10 the rank that the leaf BX has for the key that MATCH4
 // compares: of the first of its boxes that the key is inside, or its fallback. It
 // goes through four boxes a turn; those behind the last are compared, and not

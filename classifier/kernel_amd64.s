@@ -168,6 +168,8 @@ leaves:
 	VMOVDQU64 Z9, at-192(SP)
 	VMOVDQU64 Z10, at-128(SP)
 	VMOVDQU64 Z11, at-64(SP)
+	CMPQ boxes_len+32(FP), $FAR
+	JLT leaf
 	MOVL AX, DX
 
 fetch:
@@ -176,6 +178,7 @@ fetch:
 	ANDL $0x7FFFFF, CX
 	SHLQ $5, CX
 	PREFETCHT0 (SI)(CX*1)
+	PREFETCHT0 64(SI)(CX*1)
 	BLSRL DX, DX
 	JNZ fetch
 

@@ -177,6 +177,20 @@ rest:
 	TESTL R10, R10
 	JNZ level
 
+	CMPQ boxes_len+32(FP), $FAR
+	JLT leaf
+	MOVL AX, DX
+
+fetch:
+	TZCNTL DX, BX
+	MOVQ at-768(SP)(BX*8), CX
+	ANDL $0x7FFFFF, CX
+	SHLQ $5, CX
+	PREFETCHT0 (SI)(CX*1)
+	PREFETCHT0 64(SI)(CX*1)
+	BLSRL DX, DX
+	JNZ fetch
+
 leaf:
 	TZCNTL AX, BX
 	MOVQ BX, CX

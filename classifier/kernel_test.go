@@ -49,6 +49,9 @@ func someProgram(t testing.TB, rng *rand.Rand) *Program {
 	p := &Program{verdicts: make([]Verdict, 1+rng.IntN(1<<rng.IntN(20)))}
 	none := uint32(len(p.verdicts) - 1)
 	boxes := rng.IntN(1 << rng.IntN(7))
+	if rng.IntN(16) == 0 {
+		boxes += 4096 // so many that they are fetched ahead
+	}
 	p.boxes = fenced[box](t, boxes+padBoxes)
 	for i := range p.boxes {
 		p.boxes[i] = never(none)

@@ -48,19 +48,15 @@ func (p *Program) walkOne(k *Key) uint32 {
 // has the length of keys, at most Burst.
 //
 //go:noescape
-//fastpath:hot
 func burst512(cells []uint64, boxes []box, trees []tree, none uint32, keys []Key, out []Verdict)
 
 //go:noescape
-//fastpath:hot
 func burst256(cells []uint64, boxes []box, trees []tree, none uint32, keys []Key, out []Verdict)
 
 // one512 and one256 are rank with the boxes of a leaf compared four at a time.
 //
 //go:noescape
-//fastpath:hot
 func one512(cells []uint64, boxes []box, trees []tree, none uint32, k *Key) uint32
 
 //go:noescape
-//fastpath:hot
 func one256(cells []uint64, boxes []box, trees []tree, none uint32, k *Key) uint32

@@ -25,6 +25,7 @@ import (
 const (
 	peerName = "rte_acl"
 	caseTime = 6 * time.Second
+	patience = 10 * time.Minute // twice what a peer's build may take, if no end is set
 )
 
 // Scenario is classifier. The files hold testdata/NAME.gz and testdata/NAME_trace.gz
@@ -159,7 +160,7 @@ func (b *bench) peer(ctx context.Context, s *set) (*rteacl.Peer, string) {
 	if b.driver == "" {
 		return nil, b.why
 	}
-	p, err := rteacl.Start(ctx, b.driver, s.list, s.trace, chunkSize)
+	p, err := rteacl.Start(ctx, harness.Left(ctx, patience)/2, b.driver, s.list, s.trace, chunkSize)
 	if err != nil {
 		b.Say("%s: no peer: %v", s.name, err)
 		return nil, err.Error()

@@ -52,7 +52,7 @@ func Build(ctx context.Context) (string, error) {
 	// Beside its place and then moved, so that nobody starts half of it.
 	half := fmt.Sprintf("%s.%d", program, os.Getpid())
 	defer os.Remove(half)
-	args := append([]string{"-O3", "-march=native", "-x", "c", "-", "-o", half}, strings.Fields(string(said))...)
+	args := append([]string{"-O3", "-x", "c", "-", "-o", half}, strings.Fields(string(said))...)
 	cc := exec.CommandContext(ctx, "cc", args...)
 	cc.Stdin = bytes.NewReader(driver)
 	if out, err := cc.CombinedOutput(); err != nil {
@@ -75,10 +75,11 @@ type Peer struct {
 	Built   time.Duration
 	Bytes   int // of the tables that it looks up in
 
-	cmd  *exec.Cmd
-	in   io.WriteCloser
-	out  *bufio.Reader
-	said *bytes.Buffer // on standard error
+	cmd    *exec.Cmd
+	cancel context.CancelFunc // ends it at once
+	in     io.WriteCloser
+	out    *bufio.Reader
+	said   *bytes.Buffer // on standard error
 }
 
 // memory is what DPDK may take for its tables, in MiB: more than any set of
@@ -86,29 +87,44 @@ type Peer struct {
 const memory = "8192"
 
 // Start gives a driver a list, as classbench reads them, and a trace, and waits
-// until it has built its tables. ctx ends it at any time. Who starts it closes it.
-func Start(ctx context.Context, program string, list []classifier.Rule, trace []classbench.Header, chunk int) (*Peer, error) {
+// until it has built its tables, which may take it as long as patience lasts. ctx
+// ends it at any time. Who starts it closes it.
+func Start(ctx context.Context, patience time.Duration, program string, list []classifier.Rule, trace []classbench.Header, chunk int) (*Peer, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	p, err := start(ctx, program)
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("start librte_acl: %w", err)
+	}
+	p.cancel = cancel
+	patient := time.AfterFunc(patience, cancel)
+	err = p.load(list, trace, chunk)
+	if !patient.Stop() {
+		err = fmt.Errorf("it had not built its tables after %v", patience.Round(time.Millisecond))
+	}
+	if err != nil {
+		p.Close()
+		return nil, fmt.Errorf("start librte_acl: %w", err)
+	}
+	return p, nil
+}
+
+// start starts a driver that has no rules yet.
+func start(ctx context.Context, program string) (*Peer, error) {
 	p := &Peer{said: &bytes.Buffer{}}
 	p.cmd = exec.CommandContext(ctx, program, "--no-huge", "-m", memory, "--no-pci", "--no-telemetry", "--no-shconf",
 		"--log-level=error", "--force-max-simd-bitwidth=512")
 	p.cmd.Stderr = p.said
 	in, err := p.cmd.StdinPipe()
 	if err != nil {
-		return nil, fmt.Errorf("start librte_acl: %w", err)
+		return nil, err
 	}
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
-		return nil, fmt.Errorf("start librte_acl: %w", err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start librte_acl: %w", err)
+		return nil, err
 	}
 	p.in, p.out = in, bufio.NewReader(out)
-	if err := p.load(list, trace, chunk); err != nil {
-		p.Close()
-		return nil, fmt.Errorf("start librte_acl: %w", err)
-	}
-	return p, nil
+	return p, p.cmd.Start()
 }
 
 func (p *Peer) load(list []classifier.Rule, trace []classbench.Header, chunk int) error {
@@ -217,4 +233,5 @@ func (p *Peer) Close() {
 	if p.cmd.ProcessState == nil {
 		p.cmd.Wait() // an end by a signal is no news to who closes it
 	}
+	p.cancel()
 }

@@ -43,7 +43,7 @@ func TestEveryMethodIsRight(t *testing.T) {
 	program := build(t)
 	list, trace := shipped(t)
 	trace[7].Answer++ // one answer that is not true must be found
-	p, err := Start(t.Context(), program, list, trace, 512)
+	p, err := Start(t.Context(), time.Minute, program, list, trace, 512)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,14 +77,18 @@ func TestFaultsAreTold(t *testing.T) {
 		}
 		return path
 	}
-	for name, tt := range map[string]struct{ program, want string }{
-		"no program":        {"/does/not/exist", "start librte_acl"},
-		"it says why":       {fake("echo usage; echo error no memory; cat >/dev/null"), "no memory"},
-		"it dies":           {fake("echo out of luck >&2; exit 3"), "out of luck"},
-		"its words are odd": {fake("echo built much; cat >/dev/null"), "want what its tables took"},
+	for name, tt := range map[string]struct {
+		program, want string
+		patience      time.Duration
+	}{
+		"no program":        {"/does/not/exist", "start librte_acl", time.Minute},
+		"it says why":       {fake("echo usage; echo error no memory; cat >/dev/null"), "no memory", time.Minute},
+		"it dies":           {fake("echo out of luck >&2; exit 3"), "out of luck", time.Minute},
+		"it takes too long": {fake("exec sleep 60"), "it had not built its tables after 100ms", time.Second / 10},
+		"its words are odd": {fake("echo built much; cat >/dev/null"), "want what its tables took", time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := Start(t.Context(), tt.program, list, trace, 512)
+			p, err := Start(t.Context(), tt.patience, tt.program, list, trace, 512)
 			if err == nil {
 				p.Close()
 			}
@@ -94,7 +98,7 @@ func TestFaultsAreTold(t *testing.T) {
 		})
 	}
 	// One that answers a pass with too little.
-	short, err := Start(t.Context(), fake("echo built 5 6; echo methods scalar; echo 0 1; cat >/dev/null"), list, trace, 512)
+	short, err := Start(t.Context(), time.Minute, fake("echo built 5 6; echo methods scalar; echo 0 1; cat >/dev/null"), list, trace, 512)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,6 +142,7 @@ func TestPoliciesAreJudgedRight(t *testing.T) {
 	for name, ipv6 := range map[string]bool{"IPv4": false, "IPv6": true} {
 		t.Run(name, func(t *testing.T) {
 			p := newPolicy(ipv6, 4000, []setSizes{{2, 0, 0}, {60, 1, 9}, {10, 10, 99}, {1, 900, 999}})
+			p.flows = p.flows[:400]
 			e, err := newEngine(p)
 			if err != nil {
 				t.Fatal(err)

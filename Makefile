@@ -72,7 +72,7 @@ arch: ## the rules of the house: imports, sizes, names, comments, the packet pat
 	go test -count=1 ./internal/arch
 
 .PHONY: generate
-generate: $(STAMP) ## make generated files anew: eBPF objects and protobuf
+generate: $(STAMP) ## make generated files anew: eBPF objects, protobuf, deep copies and CRDs
 	go generate ./...
 
 .PHONY: check

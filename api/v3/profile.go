@@ -1,0 +1,48 @@
+package v3
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Profiles that nobody has to write.
+const (
+	ProfileDefaultAllow         = "projectcalico-default-allow" // allows both directions
+	ProfileNamespacePrefix      = "kns."                        // before a namespace's name
+	ProfileServiceAccountPrefix = "ksa."                        // before namespace.serviceaccount
+)
+
+// ProfileSpec is what endpoints get that name the profile.
+type ProfileSpec struct {
+	// Ingress are the rules for what arrives and no policy governs.
+	// +optional
+	Ingress []Rule `json:"ingress,omitempty"`
+
+	// Egress are the rules for what is sent and no policy governs.
+	// +optional
+	Egress []Rule `json:"egress,omitempty"`
+
+	// LabelsToApply are labels that the endpoints inherit, where they have none of
+	// the name themselves.
+	// +optional
+	LabelsToApply map[string]string `json:"labelsToApply,omitempty"`
+}
+
+// Profile is rules and labels for the endpoints that name it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster
+type Profile struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is what the profile gives.
+	// +optional
+	Spec ProfileSpec `json:"spec,omitzero"`
+}
+
+// ProfileList is a list of them.
+//
+// +kubebuilder:object:root=true
+type ProfileList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Profile `json:"items"`
+}

@@ -1,0 +1,141 @@
+package v3
+
+import (
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// StagedAction is what the change would be that a staged policy stands for.
+//
+// +kubebuilder:validation:Enum=Set;Delete;Learn;Ignore
+type StagedAction string
+
+// The changes.
+const (
+	StagedActionSet    StagedAction = "Set"    // create the policy, or change it
+	StagedActionDelete StagedAction = "Delete" // delete the policy of this name
+	StagedActionLearn  StagedAction = "Learn"
+	StagedActionIgnore StagedAction = "Ignore"
+)
+
+// StagedNetworkPolicySpec is a policy's and what to do with it.
+type StagedNetworkPolicySpec struct {
+	// StagedAction is Set where it is left out. With Delete nothing else is said,
+	// but the tier.
+	// +optional
+	StagedAction StagedAction `json:"stagedAction,omitempty"`
+
+	NetworkPolicySpec `json:",inline"`
+}
+
+// StagedNetworkPolicy is a NetworkPolicy that is judged and reported, not
+// enforced.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:shortName=snp
+// +kubebuilder:selectablefield:JSONPath=`.spec.tier`
+// +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
+// +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
+type StagedNetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is what the policy says.
+	// +optional
+	Spec StagedNetworkPolicySpec `json:"spec,omitzero"`
+}
+
+// StagedNetworkPolicyList is a list of them.
+//
+// +kubebuilder:object:root=true
+type StagedNetworkPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []StagedNetworkPolicy `json:"items"`
+}
+
+// StagedGlobalNetworkPolicySpec is a global policy's and what to do with it.
+type StagedGlobalNetworkPolicySpec struct {
+	// StagedAction is Set where it is left out. With Delete nothing else is said,
+	// but the tier.
+	// +optional
+	StagedAction StagedAction `json:"stagedAction,omitempty"`
+
+	GlobalNetworkPolicySpec `json:",inline"`
+}
+
+// StagedGlobalNetworkPolicy is a GlobalNetworkPolicy that is judged and reported,
+// not enforced.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=sgnp
+// +kubebuilder:selectablefield:JSONPath=`.spec.tier`
+// +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
+// +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
+type StagedGlobalNetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is what the policy says.
+	// +optional
+	Spec StagedGlobalNetworkPolicySpec `json:"spec,omitzero"`
+}
+
+// StagedGlobalNetworkPolicyList is a list of them.
+//
+// +kubebuilder:object:root=true
+type StagedGlobalNetworkPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []StagedGlobalNetworkPolicy `json:"items"`
+}
+
+// StagedKubernetesNetworkPolicySpec is a Kubernetes NetworkPolicy's and what to do
+// with it.
+type StagedKubernetesNetworkPolicySpec struct {
+	// StagedAction is Set where it is left out. With Delete nothing else is said.
+	// +optional
+	StagedAction StagedAction `json:"stagedAction,omitempty"`
+
+	// PodSelector picks the pods of the namespace; empty: all.
+	// +optional
+	PodSelector metav1.LabelSelector `json:"podSelector,omitzero"`
+
+	// Ingress are what may arrive.
+	// +optional
+	Ingress []networkingv1.NetworkPolicyIngressRule `json:"ingress,omitzero"`
+
+	// Egress are what may be sent.
+	// +optional
+	Egress []networkingv1.NetworkPolicyEgressRule `json:"egress,omitzero"`
+
+	// PolicyTypes are the directions that the policy governs. Left out, they are
+	// Ingress, and Egress if there are egress rules.
+	// +optional
+	// +kubebuilder:validation:MaxItems=2
+	// +listType=set
+	PolicyTypes []networkingv1.PolicyType `json:"policyTypes,omitempty"`
+}
+
+// StagedKubernetesNetworkPolicy is a Kubernetes NetworkPolicy that is judged and
+// reported, not enforced.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:shortName=sknp
+type StagedKubernetesNetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec is what the policy says.
+	// +optional
+	Spec StagedKubernetesNetworkPolicySpec `json:"spec,omitzero"`
+}
+
+// StagedKubernetesNetworkPolicyList is a list of them.
+//
+// +kubebuilder:object:root=true
+type StagedKubernetesNetworkPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []StagedKubernetesNetworkPolicy `json:"items"`
+}

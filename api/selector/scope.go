@@ -1,5 +1,7 @@
 package selector
 
+import "slices"
+
 // Labels that the system gives to what has a namespace and a service account,
 // and what stands before the names of labels that the namespace or the service
 // account itself has, where an endpoint or a network set inherits them.
@@ -46,4 +48,12 @@ func (n *node) rewrite(prefix string, all, global *node) *node {
 	out := &node{question: n.question}
 	out.label = prefix + n.label
 	return out
+}
+
+// AsksGlobal reports whether global() stands anywhere in s. Alone, its String is
+// global().
+func (s *Selector) AsksGlobal() bool { return s.tree().asksGlobal() }
+
+func (n *node) asksGlobal() bool {
+	return n.op == opGlobal || slices.ContainsFunc(n.kids, (*node).asksGlobal)
 }

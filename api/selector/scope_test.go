@@ -88,3 +88,22 @@ func ExampleAnd() {
 	fmt.Println(And(pos, Not(neg)))
 	// Output: ((role == "db" || role == "cache") && !has(quarantine))
 }
+
+func TestAsksGlobal(t *testing.T) {
+	tests := map[string]bool{
+		"":                                    false,
+		"all()":                               false,
+		"global()":                            true,
+		"(global())":                          true,
+		"!global()":                           true,
+		"a == 'x' && (b == 'y' || !global())": true,
+		"a == 'global()'":                     false,
+		"has(global)":                         false,
+		"global == 'x' || global in {}":       false,
+	}
+	for text, want := range tests {
+		if got := parse(t, text).AsksGlobal(); got != want {
+			t.Errorf("%q asks for what is global: %v, want %v", text, got, want)
+		}
+	}
+}

@@ -2,13 +2,13 @@ package v3
 
 import (
 	"encoding/json"
-	"fmt"
+	"reflect"
 	"strconv"
 )
 
 // DSCP is a differentiated services code point (RFC 2474), by name or by number;
-// in JSON a text or a number. What is read may be neither, and then it is a Name
-// that no code point has, so that validation can say where it stands.
+// in JSON a text or a number. The text may be no code point's: validation says so,
+// and where it stands.
 //
 // +kubebuilder:validation:Type=""
 // +kubebuilder:validation:XIntOrString
@@ -55,13 +55,9 @@ func (d DSCP) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a text or a number; a text of digits is a number.
 func (d *DSCP) UnmarshalJSON(b []byte) error {
-	text, err := scalar(b)
-	if err != nil {
-		return fmt.Errorf("read dscp: %w", err)
+	text, n, err := textOrNumber(b, 8, reflect.TypeFor[DSCP]())
+	if err == nil {
+		*d = DSCP{Name: text, Number: uint8(n)}
 	}
-	*d = DSCP{Name: text}
-	if n, err := strconv.ParseUint(text, 10, 8); err == nil {
-		*d = DSCP{Number: uint8(n)}
-	}
-	return nil
+	return err
 }

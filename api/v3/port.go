@@ -3,14 +3,14 @@ package v3
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 )
 
 // Port is a range of ports, or a name that endpoints give to ports of theirs; in
-// JSON a number, "first:last", or a name. What is read may be none of them, and
-// then it is a PortName that nobody may give, so that validation can say where it
-// stands.
+// JSON a number, "first:last", or a name. A text that is none of these is a
+// PortName that nobody may give: validation says so, and where it stands.
 //
 // +kubebuilder:validation:Type=""
 // +kubebuilder:validation:XIntOrString
@@ -50,15 +50,12 @@ func (p Port) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a number or a text; a text of digits is a number.
 func (p *Port) UnmarshalJSON(b []byte) error {
-	text, err := scalar(b)
+	text, n, err := textOrNumber(b, 16, reflect.TypeFor[Port]())
 	if err != nil {
-		return fmt.Errorf("read port: %w", err)
+		return err
 	}
-	*p = Port{PortName: text}
-	low, high, ranged := strings.Cut(text, ":")
-	if !ranged {
-		high = low
-	}
+	*p = Port{MinPort: uint16(n), MaxPort: uint16(n), PortName: text}
+	low, high, _ := strings.Cut(text, ":")
 	first, err1 := strconv.ParseUint(low, 10, 16)
 	last, err2 := strconv.ParseUint(high, 10, 16)
 	if err1 == nil && err2 == nil && first <= last {

@@ -2,8 +2,7 @@ package v3
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
+	"reflect"
 	"strconv"
 )
 
@@ -17,9 +16,8 @@ const (
 	UDPLite = "UDPLite"
 )
 
-// Protocol is an IP protocol, by name or by number; in JSON a text or a number.
-// What is read may be neither, and then it is a Name that no protocol has, so that
-// validation can say where it stands.
+// Protocol is an IP protocol, by name or by number; in JSON a text or a number. The
+// text may be no protocol's: validation says so, and where it stands.
 //
 // +kubebuilder:validation:Type=""
 // +kubebuilder:validation:XIntOrString
@@ -82,31 +80,33 @@ func (p Protocol) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a text or a number; a text of digits is a number.
 func (p *Protocol) UnmarshalJSON(b []byte) error {
-	text, err := scalar(b)
-	if err != nil {
-		return fmt.Errorf("read protocol: %w", err)
+	text, n, err := textOrNumber(b, 8, reflect.TypeFor[Protocol]())
+	if err == nil {
+		*p = Protocol{Name: text, Number: uint8(n)}
 	}
-	*p = Protocol{Name: text}
-	if n, err := strconv.ParseUint(text, 10, 8); err == nil {
-		*p = Protocol{Number: uint8(n)}
-	}
-	return nil
+	return err
 }
 
-// scalar is the text of a JSON string or number.
-func scalar(b []byte) (string, error) {
-	var v any
-	if err := json.Unmarshal(b, &v); err != nil {
-		return "", err
-	}
-	switch v := v.(type) {
-	case string:
-		if v == "" {
-			return "", errors.New("it is an empty text: say which is meant, or leave the field out")
+// textOrNumber reads a JSON string or a whole number of some bits; a string of
+// digits is such a number, if it has no more bits. What is neither, or empty, is an
+// error to which the decoder adds the field.
+func textOrNumber(b []byte, bits int, into reflect.Type) (text string, n uint64, err error) {
+	fault := func(value string) error { return &json.UnmarshalTypeError{Value: value, Type: into} }
+	if len(b) == 0 || b[0] != '"' {
+		n, err := strconv.ParseUint(string(b), 10, bits)
+		if err != nil {
+			return "", 0, fault(cut(string(b)))
 		}
-		return v, nil
-	case float64:
-		return string(b), nil
+		return "", n, nil
 	}
-	return "", fmt.Errorf("want a text or a number, got %.40s", b)
+	if err := json.Unmarshal(b, &text); err != nil {
+		return "", 0, err
+	}
+	if text == "" {
+		return "", 0, fault("an empty text")
+	}
+	if n, err := strconv.ParseUint(text, 10, bits); err == nil {
+		return "", n, nil
+	}
+	return text, 0, nil
 }

@@ -23,9 +23,15 @@ type PolicyPerformanceHint string
 const PerfHintAssumeNeededOnEveryNode PolicyPerformanceHint = "AssumeNeededOnEveryNode"
 
 // NetworkPolicySpec is what every policy says.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(r, !has(r.http))",message="http works in ingress rules alone: take it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.ingress.all(r, !has(r.destination) || !has(r.destination.services))",message="a service is the source of ingress rules: move it there, or take it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(r, !has(r.source) || !has(r.source.services))",message="a service is the destination of egress rules: move it there, or take it out"
 type NetworkPolicySpec struct {
 	// Tier is the name of the tier that the policy is in; empty: default.
 	// +optional
+	// +kubebuilder:default=default
+	// +kubebuilder:validation:MaxLength=63
 	Tier string `json:"tier,omitempty"`
 
 	// Order places the policy in its tier, the lowest first; without one it comes
@@ -77,6 +83,7 @@ type NetworkPolicySpec struct {
 // +kubebuilder:selectablefield:JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$')",message="want a name of one label of DNS, or two with a dot between, as web or tier.web"
 type NetworkPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -96,6 +103,13 @@ type NetworkPolicyList struct {
 }
 
 // GlobalNetworkPolicySpec is what a policy says that belongs to no namespace.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.ingress.all(r, !has(r.source) || !has(r.source.services) || has(r.source.services.namespace) && size(r.source.services.namespace) > 0)",message="say which namespace the service is in: services need a namespace here"
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(r, !has(r.destination) || !has(r.destination.services) || has(r.destination.services.namespace) && size(r.destination.services.namespace) > 0)",message="say which namespace the service is in: services need a namespace here"
+// +kubebuilder:validation:XValidation:rule="!has(self.doNotTrack) || !self.doNotTrack || has(self.applyOnForward) && self.applyOnForward",message="doNotTrack needs applyOnForward true"
+// +kubebuilder:validation:XValidation:rule="!has(self.preDNAT) || !self.preDNAT || has(self.applyOnForward) && self.applyOnForward",message="preDNAT needs applyOnForward true"
+// +kubebuilder:validation:XValidation:rule="!has(self.preDNAT) || !self.preDNAT || !has(self.doNotTrack) || !self.doNotTrack",message="preDNAT and doNotTrack exclude each other: make two policies of it"
+// +kubebuilder:validation:XValidation:rule="!has(self.preDNAT) || !self.preDNAT || (!has(self.egress) || size(self.egress) == 0) && (!has(self.types) || !('Egress' in self.types))",message="preDNAT judges nothing but what arrives: take egress rules and type Egress out, or preDNAT"
 type GlobalNetworkPolicySpec struct {
 	NetworkPolicySpec `json:",inline"`
 
@@ -128,6 +142,7 @@ type GlobalNetworkPolicySpec struct {
 // +kubebuilder:selectablefield:JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$')",message="want a name of one label of DNS, or two with a dot between, as web or tier.web"
 type GlobalNetworkPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

@@ -14,7 +14,7 @@ import (
 //
 // +kubebuilder:validation:Type=""
 // +kubebuilder:validation:XIntOrString
-// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 && self <= 65535 : self.matches('^[A-Za-z0-9_.-]{1,128}$|^[0-9]{1,5}:[0-9]{1,5}$')",message="want a number from 0 to 65535, a range as 80:90, or a name of 1 to 128 of A-Z, a-z, 0-9, _ . -"
+// +kubebuilder:validation:Pattern=`^([A-Za-z0-9_.-]{1,128}|[0-9]{1,5}:[0-9]{1,5})$`
 type Port struct {
 	MinPort, MaxPort uint16 `json:"-"` // both included
 	PortName         string `json:"-"` // empty: the range says it

@@ -10,13 +10,21 @@ const (
 )
 
 // ProfileSpec is what endpoints get that name the profile.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(r, !has(r.http))",message="http works in ingress rules alone: take it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.ingress.all(r, !has(r.destination) || !has(r.destination.services))",message="a service is the source of ingress rules: move it there, or take it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(r, !has(r.source) || !has(r.source.services))",message="a service is the destination of egress rules: move it there, or take it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.ingress.all(r, !has(r.source) || !has(r.source.services) || has(r.source.services.namespace) && size(r.source.services.namespace) > 0)",message="say which namespace the service is in: services need a namespace here"
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(r, !has(r.destination) || !has(r.destination.services) || has(r.destination.services.namespace) && size(r.destination.services.namespace) > 0)",message="say which namespace the service is in: services need a namespace here"
 type ProfileSpec struct {
 	// Ingress are the rules for what arrives and no policy governs.
 	// +optional
+	// +kubebuilder:validation:MaxItems=1024
 	Ingress []Rule `json:"ingress,omitempty"`
 
 	// Egress are the rules for what is sent and no policy governs.
 	// +optional
+	// +kubebuilder:validation:MaxItems=1024
 	Egress []Rule `json:"egress,omitempty"`
 
 	// LabelsToApply are labels that the endpoints inherit, where they have none of

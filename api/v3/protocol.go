@@ -21,7 +21,7 @@ const (
 //
 // +kubebuilder:validation:Type=""
 // +kubebuilder:validation:XIntOrString
-// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 255 : self in ['TCP', 'UDP', 'ICMP', 'ICMPv6', 'SCTP', 'UDPLite']",message="want TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite, or a number from 1 to 255"
+// +kubebuilder:validation:Pattern=`^(TCP|UDP|ICMP|ICMPv6|SCTP|UDPLite|[0-9]{1,3})$`
 type Protocol struct {
 	Name   string `json:"-"` // as TCP; empty: Number says it
 	Number uint8  `json:"-"`

@@ -1,8 +1,6 @@
 package v3
 
 // Action is what a rule does with a packet that it matches.
-//
-// +kubebuilder:validation:Enum=Allow;Deny;Log;Pass
 type Action string
 
 // The actions.
@@ -17,8 +15,13 @@ const (
 // parts match; a part that is left out matches everything.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.http) || self.action == 'Allow'",message="http works with action Allow alone: change the action, or take http out"
+// +kubebuilder:validation:XValidation:rule="!has(self.http) || !has(self.protocol) || self.protocol == 'TCP' || self.protocol == 6",message="http works with protocol TCP alone: set that, or take http out"
+// +kubebuilder:validation:XValidation:rule="!has(self.icmp) || has(self.protocol) && (self.protocol == 'ICMP' || self.protocol == 'ICMPv6' || self.protocol == 1 || self.protocol == 58)",message="icmp needs protocol ICMP or ICMPv6: set that, or take it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.notICMP) || has(self.protocol) && (self.protocol == 'ICMP' || self.protocol == 'ICMPv6' || self.protocol == 1 || self.protocol == 58)",message="notICMP needs protocol ICMP or ICMPv6: set that, or take it out"
+// +kubebuilder:validation:XValidation:rule="!has(self.destination) || !has(self.destination.services) || (!has(self.destination.ports) || size(self.destination.ports) == 0) && (!has(self.destination.notPorts) || size(self.destination.notPorts) == 0)",message="a service has ports of its own: take ports and notPorts out, or services"
 type Rule struct {
 	// Action is what is done with the packet.
+	// +kubebuilder:validation:Enum=Allow;Deny;Log;Pass
 	Action Action `json:"action"`
 
 	// IPVersion is 4 or 6; left out: both.
@@ -81,10 +84,14 @@ type ICMPFields struct {
 
 // EntityRule is one end of a packet's way. All its parts must match; of a list's
 // entries one.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.services) || (!has(self.selector) || size(self.selector) == 0) && (!has(self.notSelector) || size(self.notSelector) == 0) && (!has(self.namespaceSelector) || size(self.namespaceSelector) == 0) && (!has(self.nets) || size(self.nets) == 0) && (!has(self.notNets) || size(self.notNets) == 0) && !has(self.serviceAccounts)",message="a service has addresses of its own: take selector, notSelector, namespaceSelector, serviceAccounts, nets and notNets out, or services"
+// +kubebuilder:validation:XValidation:rule="!has(self.notNets) || self.notNets.all(n, !n.endsWith('/0'))",message="notNets has every address, so that nothing would match: take the rule out instead"
 type EntityRule struct {
 	// Nets are addresses in CIDR form, or single ones.
 	// +optional
 	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=49
 	Nets []string `json:"nets,omitempty"`
 
 	// Selector picks endpoints and network sets by their labels. Empty is any
@@ -113,6 +120,7 @@ type EntityRule struct {
 	// NotNets are addresses, in CIDR form, that do not match.
 	// +optional
 	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=49
 	NotNets []string `json:"notNets,omitempty"`
 
 	// NotSelector picks, as Selector does, what does not match.

@@ -19,10 +19,13 @@ const (
 )
 
 // StagedNetworkPolicySpec is a policy's and what to do with it.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.stagedAction) || self.stagedAction != 'Delete' || !has(self.order) && (!has(self.ingress) || size(self.ingress) == 0) && (!has(self.egress) || size(self.egress) == 0) && (!has(self.selector) || size(self.selector) == 0) && (!has(self.serviceAccountSelector) || size(self.serviceAccountSelector) == 0) && (!has(self.types) || size(self.types) == 0) && (!has(self.performanceHints) || size(self.performanceHints) == 0)",message="stagedAction Delete needs nothing but the tier: take the other fields out"
 type StagedNetworkPolicySpec struct {
 	// StagedAction is Set where it is left out. With Delete nothing else is said,
 	// but the tier.
 	// +optional
+	// +kubebuilder:default=Set
 	StagedAction StagedAction `json:"stagedAction,omitempty"`
 
 	NetworkPolicySpec `json:",inline"`
@@ -36,6 +39,7 @@ type StagedNetworkPolicySpec struct {
 // +kubebuilder:selectablefield:JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$')",message="want a name of one label of DNS, or two with a dot between, as web or tier.web"
 type StagedNetworkPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -55,10 +59,13 @@ type StagedNetworkPolicyList struct {
 }
 
 // StagedGlobalNetworkPolicySpec is a global policy's and what to do with it.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.stagedAction) || self.stagedAction != 'Delete' || !has(self.order) && (!has(self.ingress) || size(self.ingress) == 0) && (!has(self.egress) || size(self.egress) == 0) && (!has(self.selector) || size(self.selector) == 0) && (!has(self.serviceAccountSelector) || size(self.serviceAccountSelector) == 0) && (!has(self.types) || size(self.types) == 0) && (!has(self.performanceHints) || size(self.performanceHints) == 0) && (!has(self.namespaceSelector) || size(self.namespaceSelector) == 0) && (!has(self.doNotTrack) || !self.doNotTrack) && (!has(self.preDNAT) || !self.preDNAT) && (!has(self.applyOnForward) || !self.applyOnForward)",message="stagedAction Delete needs nothing but the tier: take the other fields out"
 type StagedGlobalNetworkPolicySpec struct {
 	// StagedAction is Set where it is left out. With Delete nothing else is said,
 	// but the tier.
 	// +optional
+	// +kubebuilder:default=Set
 	StagedAction StagedAction `json:"stagedAction,omitempty"`
 
 	GlobalNetworkPolicySpec `json:",inline"`
@@ -72,6 +79,7 @@ type StagedGlobalNetworkPolicySpec struct {
 // +kubebuilder:selectablefield:JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$')",message="want a name of one label of DNS, or two with a dot between, as web or tier.web"
 type StagedGlobalNetworkPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -95,6 +103,7 @@ type StagedGlobalNetworkPolicyList struct {
 type StagedKubernetesNetworkPolicySpec struct {
 	// StagedAction is Set where it is left out. With Delete nothing else is said.
 	// +optional
+	// +kubebuilder:default=Set
 	StagedAction StagedAction `json:"stagedAction,omitempty"`
 
 	// PodSelector picks the pods of the namespace; empty: all.

@@ -44,6 +44,10 @@ type TierStatus struct {
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
 // +kubebuilder:printcolumn:name="Default",type=string,JSONPath=`.spec.defaultAction`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name != 'kube-admin' || !has(self.spec) || (!has(self.spec.order) || self.spec.order == 1000.0) && (!has(self.spec.defaultAction) || self.spec.defaultAction == 'Pass')",message="tier kube-admin is built in: its order is 1000 and its action is Pass"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name != 'default' || !has(self.spec) || (!has(self.spec.order) || self.spec.order == 1000000.0) && (!has(self.spec.defaultAction) || self.spec.defaultAction == 'Deny')",message="tier default is built in: its order is 1000000 and its action is Deny"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name != 'kube-baseline' || !has(self.spec) || (!has(self.spec.order) || self.spec.order == 10000000.0) && (!has(self.spec.defaultAction) || self.spec.defaultAction == 'Pass')",message="tier kube-baseline is built in: its order is 10000000 and its action is Pass"
+// +kubebuilder:validation:XValidation:rule="!self.metadata.name.contains('.') && size(self.metadata.name) <= 63",message="want a name of one label of DNS, of at most 63 characters"
 type Tier struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

@@ -221,6 +221,7 @@ func TestDecodeAll(t *testing.T) {
 		"a list of YAML":                       {"- {apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: a}}\n- {apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: b}}", "a b"},
 		"JSON":                                 {`{"apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": "a"}}`, "a"},
 		"lists in lists":                       {"[[[[{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: a}}]]]]", "a"},
+		"one list more than may be nested":     {"[[[[[{apiVersion: projectcalico.org/v3, kind: Tier}]]]]]", "more than 4 lists one in the other"},
 		"lists in lists without end":           {strings.Repeat("[", 5000) + strings.Repeat("]", 5000), "more than 4 lists"},
 		"another group":                        {tier("a") + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p}", `object 2 of the manifest: read "p"`},
 		"what is wrong in several":             {tier("a") + "spec: {x: 1}\n---\n" + tier("b") + "spec: {z: 1}", `object 2 of the manifest: read Tier "b": unknown field "spec.z"`},

@@ -11,7 +11,16 @@
 //	WorkloadEndpoint     an interface of a pod, or of a machine
 //	HostEndpoint         an interface of a node itself
 //
-// What a field means is said beside it, what it may hold too.
+// What a field means is said beside it, what it may hold too. A manifest goes
+//
+//	DecodeAll ► Object.Default ► Object.Validate
+//
+// and each step reports all that it finds. Some things are not as in Calico:
+// reading is as strict as kubectl's, not as calicoctl's, so that a number where a
+// text belongs is an error; a direction of a profile has at most MaxRules rules;
+// and addresses that are IPv4 within IPv6 are refused. A CRD judges less than
+// Validate does: it cannot read selectors, nor compare numbers of ports and
+// protocols.
 //
 // +groupName=projectcalico.org
 // +kubebuilder:object:generate=true

@@ -83,6 +83,16 @@ func layers() []Rule {
 			Forbid: []string{"margay.dev/margay"},
 			Why:    "resources, policy and tools read one language, and it is tested with nothing but labels in sight",
 		},
+		{
+			Name: "the oracle of policy shares nothing with what it judges", In: []string{"policy/oracle"}, Reach: true,
+			Forbid: []string{"./policy", "./classifier", "./fastpath"},
+			Why:    "what both have wrong, neither finds",
+		},
+		{
+			Name: "the index knows labels, not resources", In: []string{"policy/index"}, Reach: true,
+			Forbid: []string{"./api/v3", "./classifier", "k8s.io"},
+			Why:    "who is picked is one question, what for is another",
+		},
 	}
 }
 

@@ -196,7 +196,8 @@ func (w *World) isEntity(e *v3.EntityRule, namespace string, a netip.Addr, proto
 			return false
 		}
 	}
-	positive := e.Selector != "" || e.NamespaceSelector != "" || e.ServiceAccounts != nil || namespace != "" && e.NotSelector != ""
+	accounts := e.ServiceAccounts != nil && (namespace != "" || len(e.ServiceAccounts.Names) > 0 || e.ServiceAccounts.Selector != "")
+	positive := e.Selector != "" || e.NamespaceSelector != "" || accounts || namespace != "" && e.NotSelector != ""
 	here, someone, excluded := w.things(), false, false
 	for _, t := range here {
 		if within(t.nets, a) {

@@ -146,10 +146,20 @@ func TestOrdersThatAreNoNumbers(t *testing.T) {
 }
 
 func TestUpsertRefusesStrangers(t *testing.T) {
-	c := New("")
-	for _, o := range []metav1.Object{&v3.StagedKubernetesNetworkPolicy{}, &metav1.ObjectMeta{}} {
-		if err := c.Upsert(o); err == nil || !strings.Contains(err.Error(), "must be converted first") {
-			t.Errorf("%T: got %v, want what to do with it", o, err)
+	c, r := New(""), newReceiver(t)
+	in := func(namespace string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: "a", Namespace: namespace} }
+	for want, objects := range map[string][]metav1.Object{
+		"must be converted first": {&v3.StagedKubernetesNetworkPolicy{ObjectMeta: in("x")}, &metav1.ObjectMeta{}},
+		"give it one":             {&v3.NetworkPolicy{ObjectMeta: in("")}, &v3.StagedNetworkPolicy{ObjectMeta: in("")}, &v3.NetworkSet{ObjectMeta: in("")}, &v3.WorkloadEndpoint{ObjectMeta: in("")}},
+		"take it away":            {&v3.GlobalNetworkPolicy{ObjectMeta: in("x")}, &v3.StagedGlobalNetworkPolicy{ObjectMeta: in("x")}, &v3.GlobalNetworkSet{ObjectMeta: in("x")}, &v3.HostEndpoint{ObjectMeta: in("x")}, &v3.Profile{ObjectMeta: in("x")}, &v3.Tier{ObjectMeta: in("x")}},
+	} {
+		for _, o := range objects {
+			if err := c.Upsert(o); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%T: got %v, want %q", o, err, want)
+			}
 		}
+	}
+	if r.take(c.Flush()); r.dump(c) != "" {
+		t.Errorf("what was refused left something: %s", r.dump(c))
 	}
 }

@@ -13,35 +13,43 @@ import (
 	v3 "margay.dev/margay/api/v3"
 )
 
-// KeyOf is the key of an object. Its kind is what its TypeMeta says, or else that
-// of its Go type; it fails for objects that have no part in policy.
+// KeyOf is the key of an object. Its kind is what the TypeMeta of a policy says, or
+// else that of its Go type. It fails for objects that have no part in policy, and
+// where a namespace is missing or too much: nobody knows then whom it is about.
 func KeyOf(o metav1.Object) (Key, error) {
-	var kind, said string
+	key := Key{Namespace: o.GetNamespace(), Name: o.GetName()}
+	spaced := false
 	switch o := o.(type) {
 	case *v3.NetworkPolicy:
-		kind, said = v3.KindNetworkPolicy, o.Kind
-	case *v3.GlobalNetworkPolicy:
-		kind, said = v3.KindGlobalNetworkPolicy, o.Kind
+		key.Kind, spaced = cmp.Or(o.Kind, v3.KindNetworkPolicy), true
 	case *v3.StagedNetworkPolicy:
-		kind, said = v3.KindStagedNetworkPolicy, o.Kind
+		key.Kind, spaced = cmp.Or(o.Kind, v3.KindStagedNetworkPolicy), true
+	case *v3.GlobalNetworkPolicy:
+		key.Kind = cmp.Or(o.Kind, v3.KindGlobalNetworkPolicy)
 	case *v3.StagedGlobalNetworkPolicy:
-		kind, said = v3.KindStagedGlobalNetworkPolicy, o.Kind
-	case *v3.Tier:
-		kind = v3.KindTier
-	case *v3.Profile:
-		kind = v3.KindProfile
+		key.Kind = cmp.Or(o.Kind, v3.KindStagedGlobalNetworkPolicy)
 	case *v3.NetworkSet:
-		kind = v3.KindNetworkSet
-	case *v3.GlobalNetworkSet:
-		kind = v3.KindGlobalNetworkSet
-	case *v3.HostEndpoint:
-		kind = v3.KindHostEndpoint
+		key.Kind, spaced = v3.KindNetworkSet, true
 	case *v3.WorkloadEndpoint:
-		kind = v3.KindWorkloadEndpoint
+		key.Kind, spaced = v3.KindWorkloadEndpoint, true
+	case *v3.GlobalNetworkSet:
+		key.Kind = v3.KindGlobalNetworkSet
+	case *v3.HostEndpoint:
+		key.Kind = v3.KindHostEndpoint
+	case *v3.Profile:
+		key.Kind = v3.KindProfile
+	case *v3.Tier:
+		key.Kind = v3.KindTier
 	default:
 		return Key{}, fmt.Errorf("name an object: %T has no part in policy; policies of Kubernetes, staged ones too, must be converted first", o)
 	}
-	return Key{cmp.Or(said, kind), o.GetNamespace(), o.GetName()}, nil
+	switch {
+	case spaced && key.Namespace == "":
+		return Key{}, fmt.Errorf("name an object: %v has no namespace, which its kind needs: give it one", key)
+	case !spaced && key.Namespace != "":
+		return Key{}, fmt.Errorf("name an object: %v has a namespace, which its kind has not: take it away", key)
+	}
+	return key, nil
 }
 
 // Upsert adds an object, or puts it in the place of the one with its key. The

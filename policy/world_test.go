@@ -78,12 +78,16 @@ func (r *receiver) take(c Changes) {
 	r.check()
 }
 
-// check finds lists that the classifier would refuse, and sets that nobody uses.
+// check finds lists that the classifier would refuse, and sets that nobody told.
 func (r *receiver) check() {
 	r.t.Helper()
-	used := make(map[classifier.SetID]bool)
+	seen := make(map[*List]bool)
 	for _, e := range r.endpoints {
 		for _, l := range listsOf(e) {
+			if seen[l] {
+				continue
+			}
+			seen[l] = true
 			for _, rules := range [][]classifier.Rule{l.V4, l.V6} {
 				if err := classifier.Validate(rules); err != nil {
 					r.t.Fatalf("%v: %v", e.Key, err)
@@ -91,7 +95,7 @@ func (r *receiver) check() {
 				for i := range rules {
 					for _, side := range []*classifier.Side{&rules[i].Source, &rules[i].Destination} {
 						for _, id := range slices.Concat(side.Sets, side.NotSets) {
-							if used[id] = true; r.sets[id] == nil {
+							if r.sets[id] == nil {
 								r.t.Fatalf("%v asks for set %d, which was not told", e.Key, id)
 							}
 						}

@@ -59,6 +59,8 @@ func TestEveryRuleCanFail(t *testing.T) {
 		"a hand-over knows nothing of what is handed over":                     {"forwarder/handover", "./forwarder/plane", "./internal/mem"},
 		"headers and memory stand alone":                                       {"internal/pkt", "./fastpath/graph", "encoding/binary"},
 		"selectors stand alone":                                                {"api/selector", "./internal/pkt", "crypto/sha256"},
+		"the oracle of policy shares nothing with what it judges":              {"policy/oracle", "./policy", "./api/selector"},
+		"the index knows labels, not resources":                                {"policy/index", "./api/v3", "./api/selector"},
 		"netlink lives in internal/hostnet":                                    {"internal/lab", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
 		"eBPF lives in fastpath/xsk, internal/hostbpf and internal/lab/xdpgen": {"fastpath/port", "github.com/cilium/ebpf/link", "golang.org/x/sys/unix"},
 		"GoBGP lives in routing/bgp":                                           {"routing/rib", "github.com/osrg/gobgp/v4/pkg/server", "net/netip"},

@@ -64,17 +64,13 @@ func (r *rule) expand(family int) ([]classifier.Rule, error) {
 }
 
 // side is what the peer asks of addresses, whatever the ports. It is false where
-// the rule is absent for the family: where one of its lists of prefixes has none
-// of the family, and where everything is excluded.
+// the rule is absent for the family: where one of its lists has prefixes, and none
+// of the family. (One that excludes all addresses of it needs no rule of its own:
+// it matches nothing.)
 func (p *peer) side(family int) (side classifier.Side, present bool) {
 	side.Nets, side.NotNets = ofFamily(p.nets, family), ofFamily(p.notNets, family)
 	if len(p.nets) > 0 && len(side.Nets) == 0 || len(p.notNets) > 0 && len(side.NotNets) == 0 {
 		return side, false
-	}
-	for _, n := range side.NotNets {
-		if n.Bits() == 0 {
-			return side, false
-		}
 	}
 	if p.set.asked() {
 		side.Sets = []classifier.SetID{p.set.answer.set.id}
@@ -140,6 +136,9 @@ func (p *peer) withPorts(f form, which func(*form) *end) []form {
 // withoutPorts takes the ports away that the peer excludes. For a name, each port
 // that has it is judged by itself, and then all others together.
 func (p *peer) withoutPorts(f form, which func(*form) *end) []form {
+	if len(p.notPorts)+len(p.notNamed) == 0 {
+		return []form{f}
+	}
 	e := which(&f)
 	e.ports = e.ports.without(p.notPorts)
 	excluded := make(map[pair][]classifier.SetID)

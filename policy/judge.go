@@ -185,21 +185,20 @@ func (j *judging) list(parts []rendered) *List {
 	return s.list
 }
 
+// concat puts rules one after the other.
 func concat(parts []rendered) *List {
 	if len(parts) == 1 {
 		return &List{parts[0].v4, parts[0].v6}
 	}
-	l := &List{}
+	v4, v6 := make([][]classifier.Rule, len(parts)), make([][]classifier.Rule, len(parts))
 	alike := true
-	for _, p := range parts {
-		l.V4 = append(l.V4, p.v4...)
+	for i, p := range parts {
+		v4[i], v6[i] = p.v4, p.v6
 		alike = alike && p.alike
 	}
+	l := &List{V4: slices.Concat(v4...)}
 	if l.V6 = l.V4; !alike {
-		l.V6 = nil
-		for _, p := range parts {
-			l.V6 = append(l.V6, p.v6...)
-		}
+		l.V6 = slices.Concat(v6...)
 	}
 	return l
 }

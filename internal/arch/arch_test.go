@@ -58,6 +58,7 @@ func TestEveryRuleCanFail(t *testing.T) {
 		"rings know no engine":                                                 {"fastpath/xsk/umem", "./fastpath/port", "./internal/mem"},
 		"a hand-over knows nothing of what is handed over":                     {"forwarder/handover", "./forwarder/plane", "./internal/mem"},
 		"headers and memory stand alone":                                       {"internal/pkt", "./fastpath/graph", "encoding/binary"},
+		"conversion knows resources alone":                                     {"policy/kubernetes", "./policy/index", "./api/v3"},
 		"selectors stand alone":                                                {"api/selector", "./internal/pkt", "crypto/sha256"},
 		"the oracle of policy shares nothing with what it judges":              {"policy/oracle", "./policy", "./api/selector"},
 		"the index knows labels, not resources":                                {"policy/index", "./api/v3", "./api/selector"},

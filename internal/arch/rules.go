@@ -79,6 +79,11 @@ func layers() []Rule {
 			Why:    "everything stands on them",
 		},
 		{
+			Name: "conversion knows resources alone", In: []string{"policy/kubernetes"}, Reach: true,
+			Forbid: []string{"./fastpath", "./classifier", "./forwarder", "./config", "./internal", "./policy"},
+			Why:    "what an object means does not depend on who calculates with it, and a cluster's objects are only parsed here",
+		},
+		{
 			Name: "selectors stand alone", In: []string{"api/selector"},
 			Forbid: []string{"margay.dev/margay"},
 			Why:    "resources, policy and tools read one language, and it is tested with nothing but labels in sight",

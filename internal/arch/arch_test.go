@@ -57,6 +57,7 @@ func TestEveryRuleCanFail(t *testing.T) {
 		"the engine knows no node":                                             {"fastpath/graph", "./fastpath/node/arp", "./internal/pkt"},
 		"rings know no engine":                                                 {"fastpath/xsk/umem", "./fastpath/port", "./internal/mem"},
 		"a hand-over knows nothing of what is handed over":                     {"forwarder/handover", "./forwarder/plane", "./internal/mem"},
+		"a judge of policies knows none of them":                               {"internal/lab/probe", "./classifier/oracle", "./internal/lab/load"},
 		"headers and memory stand alone":                                       {"internal/pkt", "./fastpath/graph", "encoding/binary"},
 		"conversion knows resources alone":                                     {"policy/kubernetes", "./policy/index", "./api/v3"},
 		"selectors stand alone":                                                {"api/selector", "./internal/pkt", "crypto/sha256"},

@@ -79,9 +79,9 @@ func layers() []Rule {
 			Why:    "everything stands on them",
 		},
 		{
-			Name: "conversion knows resources alone", In: []string{"policy/kubernetes"}, Reach: true,
-			Forbid: []string{"./fastpath", "./classifier", "./forwarder", "./config", "./internal", "./policy"},
-			Why:    "what an object means does not depend on who calculates with it, and a cluster's objects are only parsed here",
+			Name: "a judge of policies knows none of them", In: []string{"internal/lab/truth", "internal/lab/probe"}, Reach: true,
+			Forbid: []string{"./fastpath", "./classifier", "./policy", "./api", "./control", "./forwarder"},
+			Why:    "what an engine must come to is told, and asked for, by nobody who had a hand in it",
 		},
 		{
 			Name: "selectors stand alone", In: []string{"api/selector"},

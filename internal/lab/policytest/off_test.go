@@ -12,19 +12,24 @@ import (
 
 // TestOverTheLab plays the cases in one lab, which takes a while to raise.
 func TestOverTheLab(t *testing.T) {
-	s := suite(t)
-	w := raise(t, s.World, probe.Options{Limit: 3 * time.Second})
-	t.Run("with policy off, what refuses fails", func(t *testing.T) { policyOff(t, s, w) })
-	t.Run("with kernel filters, nothing fails", func(t *testing.T) { kernelFilters(t, s, w) })
-	t.Run("a dead node refuses nobody", func(t *testing.T) { deadNode(t, s, w) }) // the last: it stays dead
+	w := raise(t, cyclonus(t))
+	t.Run("with policy off, what refuses fails", w.policyOff)
+	t.Run("with kernel filters, nothing fails", w.kernelFilters)
+	t.Run("a dead node refuses nobody", w.deadNode) // the last: it stays dead
 }
 
 // policyOff plays every case against forwarders without policy. What is put in
 // force makes no difference to them, so the network is probed once, between all
 // pods that any case knows, and every step is told what was found then.
-func policyOff(t *testing.T, s *truth.Suite, w *world) {
+func (w *world) policyOff(t *testing.T) {
+	s, prober := w.suite, w.prober(t, probe.Options{})
+	for _, n := range w.Topology().Nodes { // the kernel must not take the credit
+		if err := w.KernelForwardsNothing(n.Name); err != nil {
+			t.Error(err)
+		}
+	}
 	began := time.Now()
-	found, err := w.Ask(t.Context(), all(s.World))
+	found, err := prober.Ask(t.Context(), all(s.World))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,17 +90,18 @@ func allAllowed(t truth.Table) truth.Table {
 
 // deadNode takes a node's forwarder away: no pod of its own can be told from one
 // that refuses, and the prober must not.
-func deadNode(t *testing.T, s *truth.Suite, w *world) {
+func (w *world) deadNode(t *testing.T) {
+	prober := w.prober(t, probe.Options{Limit: time.Second})
 	if err := w.StopForwarder("east", true); err != nil {
 		t.Fatal(err)
 	}
 	node := map[string]string{}
-	for _, p := range s.World.Pods {
+	for _, p := range w.suite.World.Pods {
 		node[p.Key()] = p.Node
 	}
 	var queries []truth.Query
 	want := truth.Table{}
-	for _, q := range all(s.World) {
+	for _, q := range all(w.suite.World) {
 		if node[q.From] == "west" && q.Port == 80 {
 			queries = append(queries, q)
 			want[q] = truth.Allowed
@@ -104,7 +110,7 @@ func deadNode(t *testing.T, s *truth.Suite, w *world) {
 			}
 		}
 	}
-	got, err := w.Ask(t.Context(), queries)
+	got, err := prober.Ask(t.Context(), queries)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -204,7 +204,7 @@ func (r *reading) table(queries []truth.Query) truth.Table {
 // TestTablesAgreeWithAPlainReading holds every table against a second opinion,
 // which knows nothing of Cyclonus.
 func TestTablesAgreeWithAPlainReading(t *testing.T) {
-	s := suite(t)
+	s := cyclonus(t)
 	var now *reading
 	apply := func(_ context.Context, state truth.State) (err error) {
 		now, err = read(state, s.World.Ports)

@@ -24,18 +24,18 @@ const patience = time.Minute
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is a lab of a suite's pods, and a prober in it.
+// world is a lab of a suite's pods.
 //
 //	pods of node west ── west ──────── uplink ──────── east ── pods of node east
 //
 // Of each node's pods every other has an AF_XDP port, the rest TUN ports.
 type world struct {
 	*lab.Lab
-	*probe.Prober
+	suite   *truth.Suite
+	filters map[string]string // of the pods' kernels, by pod
 }
 
-// suite is the cases of Cyclonus.
-func suite(t *testing.T) *truth.Suite {
+func cyclonus(t *testing.T) *truth.Suite {
 	t.Helper()
 	s, err := truth.Cyclonus()
 	if err != nil {
@@ -82,13 +82,13 @@ func topology(t *testing.T, w truth.World) lab.Topology {
 // inLab is a pod's name in the lab.
 func inLab(key string) string { return strings.ReplaceAll(key, "/", "-") }
 
-// raise brings all pods of the world up, also those that cases make on the way.
-func raise(t *testing.T, w truth.World, o probe.Options) *world {
+// raise brings all pods of the cases up, also those that they make on the way.
+func raise(t *testing.T, cases *truth.Suite) *world {
 	t.Helper()
 	program := stagetest.Forwarder(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	l, err := lab.Up(ctx, topology(t, w), lab.Options{Dir: t.TempDir(), Forwarder: program, Replace: true})
+	l, err := lab.Up(ctx, topology(t, cases.World), lab.Options{Dir: t.TempDir(), Forwarder: program, Replace: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,15 +97,21 @@ func raise(t *testing.T, w truth.World, o probe.Options) *world {
 			t.Error(err)
 		}
 	})
+	return &world{l, cases, map[string]string{}}
+}
+
+// prober opens servers in all pods; they go with the test.
+func (w *world) prober(t *testing.T, o probe.Options) *probe.Prober {
+	t.Helper()
 	nodes := map[string]*probe.Node{}
-	for _, n := range l.Topology().Nodes {
-		nodes[n.Name] = &probe.Node{Name: n.Name, Place: place(t, l, n.Name), Addresses: addresses(n.Addresses)}
+	for _, n := range w.Topology().Nodes {
+		nodes[n.Name] = &probe.Node{Name: n.Name, Place: w.place(t, n.Name), Addresses: addresses(n.Addresses)}
 	}
 	var pods []probe.Pod
-	for _, p := range w.Pods {
-		pods = append(pods, probe.Pod{Name: p.Key(), Place: place(t, l, inLab(p.Key())), Addresses: p.Addresses, Node: nodes[p.Node]})
+	for _, p := range w.suite.World.Pods {
+		pods = append(pods, probe.Pod{Name: p.Key(), Place: w.place(t, inLab(p.Key())), Addresses: p.Addresses, Node: nodes[p.Node]})
 	}
-	prober, err := probe.Open(pods, w.Ports, o)
+	prober, err := probe.Open(pods, w.suite.World.Ports, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,12 +120,12 @@ func raise(t *testing.T, w truth.World, o probe.Options) *world {
 			t.Error(err)
 		}
 	})
-	return &world{l, prober}
+	return prober
 }
 
-func place(t *testing.T, l *lab.Lab, of string) *hostnet.Namespace {
+func (w *world) place(t *testing.T, of string) *hostnet.Namespace {
 	t.Helper()
-	ns, err := l.Namespace(of)
+	ns, err := w.Namespace(of)
 	if err != nil {
 		t.Fatal(err)
 	}

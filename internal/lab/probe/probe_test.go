@@ -104,6 +104,11 @@ func TestOpenWireAllowsAll(t *testing.T) {
 	for range 3 { // with other source ports each time
 		check(t, ask(t, p, both(served...)), func(truth.Query) truth.Verdict { return truth.Allowed })
 	}
+	twice := append(both(served...), both(served...)...)
+	got, err := p.Ask(t.Context(), twice)
+	if err != nil || len(got) != len(twice)/2 {
+		t.Errorf("%d queries, each of them twice, have %d answers and error %v", len(twice), len(got), err)
+	}
 }
 
 func TestWhatAKernelDropsIsRefused(t *testing.T) {
@@ -157,8 +162,14 @@ func TestNoSignOfLifeIsUnknown(t *testing.T) {
 
 func TestWrongQuestions(t *testing.T) {
 	p, _, _ := pair(t, Options{})
-	if _, err := p.Ask(t.Context(), []truth.Query{{From: "n/a", To: "n/c", Family: 4, Protocol: truth.TCP, Port: 80}}); err == nil || !strings.Contains(err.Error(), "n/c") {
-		t.Errorf("asked for a pod that is not there: %v", err)
+	for want, q := range map[string]truth.Query{
+		"there is no pod n/c":                       {From: "n/a", To: "n/c", Family: 4, Protocol: truth.TCP, Port: 80},
+		"family is 5, want 4 or 6":                  {From: "n/a", To: "n/b", Family: 5, Protocol: truth.TCP, Port: 80},
+		`protocol is "ICMP", want TCP, UDP or SCTP`: {From: "n/a", To: "n/b", Family: 6, Protocol: "ICMP", Port: 80},
+	} {
+		if _, err := p.Ask(t.Context(), []truth.Query{q}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("asked %v: error is %v, want %q", q, err, want)
+		}
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")

@@ -20,7 +20,7 @@ const (
 	rounds     = 3                     // unanswered, and alive, until a query counts as refused
 	quiet      = 40 * time.Millisecond // in which answers come, mostly
 	askForLife = time.Second           // for how long a round waits for signs of life
-	atOnce     = 512                   // queries of a round: sockets, and packets that queues must hold
+	atOnce     = 1024                  // queries of a round: sockets, and packets that queues must hold
 )
 
 // A Node is where pods are asked from whether they live.
@@ -108,10 +108,8 @@ func (p *Prober) Ask(ctx context.Context, queries []truth.Query) (truth.Table, e
 	p.asking.Lock()
 	defer p.asking.Unlock()
 	for _, q := range queries {
-		for _, name := range []string{q.From, q.To} {
-			if p.pods[name] == nil {
-				return nil, fmt.Errorf("probe %v: there is no pod %s", q, name)
-			}
+		if err := p.check(q); err != nil {
+			return nil, fmt.Errorf("probe %v: %w", q, err)
 		}
 	}
 	out := truth.Table{}
@@ -121,6 +119,18 @@ func (p *Prober) Ask(ctx context.Context, queries []truth.Query) (truth.Table, e
 		}
 	}
 	return out, nil
+}
+
+func (p *Prober) check(q truth.Query) error {
+	for _, name := range []string{q.From, q.To} {
+		if p.pods[name] == nil {
+			return fmt.Errorf("there is no pod %s", name)
+		}
+	}
+	if !slices.Contains(truth.Families(), q.Family) {
+		return fmt.Errorf("family is %d, want 4 or 6", q.Family)
+	}
+	return checkProtocol(q.Protocol)
 }
 
 // settle asks round after round, until no query is open.
@@ -205,6 +215,9 @@ func (r *round) ask(queries []truth.Query) error {
 	byPod := map[*station][]*attempt{}
 	var order []*station
 	for _, q := range queries {
+		if r.asked[q] != nil {
+			continue // asked twice is asked once
+		}
 		from := r.pods[q.From]
 		if byPod[from] == nil {
 			order = append(order, from)

@@ -51,7 +51,7 @@ func (s *station) listen(ports []truth.Port) error {
 			case truth.SCTP:
 				served[p.Number] = true
 			default:
-				err = fmt.Errorf("protocol is %q, want TCP, UDP or SCTP", p.Protocol)
+				err = checkProtocol(p.Protocol)
 			}
 			if err != nil {
 				return err
@@ -63,6 +63,13 @@ func (s *station) listen(ports []truth.Port) error {
 		}
 		s.sctp[f] = raw
 		s.serve(raw.conn, raw.serve)
+	}
+	return nil
+}
+
+func checkProtocol(p string) error {
+	if p != truth.TCP && p != truth.UDP && p != truth.SCTP {
+		return fmt.Errorf("protocol is %q, want TCP, UDP or SCTP", p)
 	}
 	return nil
 }

@@ -52,6 +52,9 @@ func (p *packer) objects(s *State) error {
 			return err
 		}
 	}
+	if err := p.policy(s); err != nil {
+		return err
+	}
 	for _, x := range s.Ports {
 		if err := p.add(x, "port "+x.GetName(), func(c *v1.Chunk) { c.Ports = append(c.Ports, x) }); err != nil {
 			return err
@@ -120,6 +123,9 @@ func (p *packer) removals(d *Delta) error {
 
 // keys packs removals by name or number.
 func (p *packer) keys(d *Delta) error {
+	if err := p.policyRemovals(d); err != nil {
+		return err
+	}
 	for _, k := range d.RemovedPorts {
 		if err := p.room(len(k)+wrapping/8, "removed port"); err != nil {
 			return err
@@ -159,8 +165,8 @@ func (p *packer) add(m proto.Message, name string, put func(*v1.Chunk)) error {
 // route makes room for one route and fills the columns that columns picks.
 func (p *packer) route(prefix netip.Prefix, columns func(*v1.Chunk) *v1.RouteColumns) error {
 	a := prefix.Addr()
-	if !prefix.IsValid() || a.Is4In6() || a.Zone() != "" || prefix.Masked() != prefix {
-		return fmt.Errorf("send route %v: no prefix in its shortest form", prefix)
+	if err := checkPrefix(prefix); err != nil {
+		return fmt.Errorf("send route: %w", err)
 	}
 	need := route6
 	if a.Is4() {

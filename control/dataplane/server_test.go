@@ -157,10 +157,41 @@ func gather(d *Delta, c *v1.Chunk) {
 	if c.Steering != nil {
 		d.Set.Steering = c.Steering
 	}
+	gatherPolicy(d, c)
 	d.Set.Routes = append(d.Set.Routes, unpack(c.GetRoutes())...)
 	for _, r := range unpack(c.GetRemovedRoutes()) {
 		d.RemovedRoutes = append(d.RemovedRoutes, r.Prefix)
 	}
+}
+
+func gatherPolicy(d *Delta, c *v1.Chunk) {
+	for _, m := range c.GetSets() {
+		if m.Left == nil { // an empty one is made by nobody who joins
+			d.Set.Sets = append(d.Set.Sets, Set{m.GetSet(), members(m.GetJoined())})
+		} else {
+			d.Left = append(d.Left, Set{m.GetSet(), members(m.GetLeft())})
+		}
+	}
+	for _, p := range c.GetPrograms() {
+		if p.GetOffset() == 0 {
+			d.Set.Programs = append(d.Set.Programs, Program{ID: p.GetId()})
+		}
+		last := &d.Set.Programs[len(d.Set.Programs)-1]
+		last.Image = append(last.Image, p.GetImage()...)
+	}
+	d.Set.Rules = append(d.Set.Rules, c.GetRules()...)
+	d.RemovedSets = append(d.RemovedSets, c.GetRemovedSets()...)
+	d.RemovedPrograms = append(d.RemovedPrograms, c.GetRemovedPrograms()...)
+	d.RemovedRules = append(d.RemovedRules, c.GetRemovedRules()...)
+}
+
+func members(c *v1.PrefixColumns) (out []netip.Prefix) {
+	for _, r := range unpack(&v1.RouteColumns{
+		Addresses4: c.GetAddresses4(), Lengths4: c.GetLengths4(), Addresses6: c.GetAddresses6(), Lengths6: c.GetLengths6(),
+	}) {
+		out = append(out, r.Prefix)
+	}
+	return out
 }
 
 // unpack reads columns back, plainly.

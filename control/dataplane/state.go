@@ -25,6 +25,22 @@ type State struct {
 	Endpoints []*v1.Endpoint
 	HostPort  *v1.HostPort // nil: none, or in a Delta unchanged
 	Steering  *v1.Steering // nil: none, or in a Delta unchanged
+	Sets      []Set        // in a Delta: members that join
+	Programs  []Program
+	Rules     []*v1.RuleName
+}
+
+// A Set is addresses that programs know by a number.
+type Set struct {
+	ID      uint32
+	Members []netip.Prefix
+}
+
+// A Program is a compiled rule list, as classifier.Load takes it. Another list
+// takes another ID.
+type Program struct {
+	ID    uint32
+	Image []byte
 }
 
 // A Delta changes the state before it: Set adds objects or replaces those of
@@ -37,6 +53,10 @@ type Delta struct {
 	RemovedRoutes    []netip.Prefix
 	RemovedEndpoints []string
 	RemovedHostPort  bool
+	Left             []Set // members that leave
+	RemovedSets      []uint32
+	RemovedPrograms  []uint32
+	RemovedRules     []uint32
 }
 
 // mirror is what the dataplane has accepted, by key.
@@ -48,6 +68,9 @@ type mirror struct {
 	endpoints map[string]*v1.Endpoint
 	host      *v1.HostPort
 	steering  *v1.Steering
+	sets      map[uint32]map[netip.Prefix]struct{}
+	programs  map[uint32]Program
+	rules     map[uint32]*v1.RuleName
 }
 
 // address is the key of a v1.Address, which is the whole of it.
@@ -57,6 +80,7 @@ func newMirror() *mirror {
 	return &mirror{
 		ports: map[string]*v1.Port{}, addresses: map[address]*v1.Address{}, hops: map[uint32]*v1.NextHop{},
 		routes: map[netip.Prefix]uint32{}, endpoints: map[string]*v1.Endpoint{},
+		sets: map[uint32]map[netip.Prefix]struct{}{}, programs: map[uint32]Program{}, rules: map[uint32]*v1.RuleName{},
 	}
 }
 
@@ -70,6 +94,14 @@ func (m *mirror) merge(d *Delta) {
 	for _, a := range d.RemovedAddresses {
 		delete(m.addresses, address{a.GetPort(), a.GetPrefix()})
 	}
+	for _, s := range d.Left {
+		for _, p := range s.Members {
+			delete(m.sets[s.ID], p)
+		}
+	}
+	remove(m.sets, d.RemovedSets)
+	remove(m.programs, d.RemovedPrograms)
+	remove(m.rules, d.RemovedRules)
 	if d.RemovedHostPort {
 		m.host = nil
 	}
@@ -91,6 +123,22 @@ func (m *mirror) set(s *State) {
 	for _, e := range s.Endpoints {
 		m.endpoints[e.GetId()] = e
 	}
+	for _, x := range s.Sets {
+		members, had := m.sets[x.ID]
+		if !had {
+			members = map[netip.Prefix]struct{}{}
+			m.sets[x.ID] = members
+		}
+		for _, p := range x.Members {
+			members[p] = struct{}{}
+		}
+	}
+	for _, p := range s.Programs {
+		m.programs[p.ID] = p
+	}
+	for _, r := range s.Rules {
+		m.rules[r.GetId()] = r
+	}
 	m.host = cmp.Or(s.HostPort, m.host)
 	m.steering = cmp.Or(s.Steering, m.steering)
 }
@@ -105,7 +153,10 @@ func remove[K comparable, V any](from map[K]V, keys []K) {
 func (m *mirror) state() *State {
 	s := &State{
 		Ports: sorted(m.ports), NextHops: sorted(m.hops), Endpoints: sorted(m.endpoints),
-		HostPort: m.host, Steering: m.steering,
+		HostPort: m.host, Steering: m.steering, Programs: sorted(m.programs), Rules: sorted(m.rules),
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.sets)) {
+		s.Sets = append(s.Sets, Set{id, slices.SortedFunc(maps.Keys(m.sets[id]), netip.Prefix.Compare)})
 	}
 	s.Routes = make([]Route, 0, len(m.routes))
 	for p, id := range m.routes {

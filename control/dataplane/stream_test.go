@@ -31,6 +31,12 @@ func small() State {
 		Endpoints: []*v1.Endpoint{{Id: "e", Port: "a"}},
 		HostPort:  &v1.HostPort{Name: "margay0"},
 		Steering:  &v1.Steering{Prefixes: []string{"10.0.0.0/8"}},
+		Sets: []Set{
+			{1, []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::1/128")}},
+			{2, nil},
+		},
+		Programs: []Program{{1, []byte("one")}, {2, []byte("two")}},
+		Rules:    []*v1.RuleName{{Id: 1, Tier: "t"}, {Id: 2, Policy: "p"}},
 	}
 }
 
@@ -81,6 +87,8 @@ func TestSnapshotAndDeltasReachTheDataplane(t *testing.T) {
 		RemovedPorts: []string{"b"}, RemovedEndpoints: []string{"e"}, RemovedHostPort: true,
 		RemovedAddresses: []*v1.Address{{Port: "a", Prefix: "10.0.0.1/24"}}, RemovedNextHops: []uint32{7},
 		RemovedRoutes: []netip.Prefix{netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("10.0.0.0/8")},
+		Left:          []Set{{1, []netip.Prefix{netip.MustParsePrefix("fd00::1/128"), netip.MustParsePrefix("10.1.0.0/16")}}},
+		RemovedSets:   []uint32{2}, RemovedPrograms: []uint32{1}, RemovedRules: []uint32{2},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +101,8 @@ func TestSnapshotAndDeltasReachTheDataplane(t *testing.T) {
 		Ports: []*v1.Port{{Name: "a"}, {Name: "c"}}, NextHops: []*v1.NextHop{{Id: 1, Kind: v1.NextHop_KIND_PUNT}},
 		Routes:   []Route{{netip.MustParsePrefix("10.1.0.0/16"), 1}},
 		Steering: &v1.Steering{Prefixes: []string{"10.0.0.0/8"}},
+		Sets:     []Set{{1, []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}}},
+		Programs: []Program{{2, []byte("two")}}, Rules: []*v1.RuleName{{Id: 1, Tier: "t"}},
 	})
 	if len(commits) != 2 || !commits[0].GetSnapshot() || commits[1].GetSnapshot() || commits[1].GetGeneration() != 2 {
 		t.Errorf("commits are %v, want a snapshot and a delta, 1 and 2", commits)
@@ -123,6 +133,30 @@ func TestManyRoutesTravelInChunks(t *testing.T) {
 	}
 }
 
+func TestLargePolicyTravelsInChunks(t *testing.T) {
+	f := newFake(t).start()
+	s := dial(t, f, quick())
+	st := State{Programs: []Program{{9, []byte(strings.Repeat("image", ChunkLimit/2))}}}
+	for id := uint32(1); id < 3; id++ {
+		set := Set{ID: id}
+		for i := range 100_000 {
+			set.Members = append(set.Members, netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), 32))
+		}
+		for i := range 50_000 {
+			set.Members = append(set.Members, netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}), 128))
+		}
+		st.Sets = append(st.Sets, set)
+	}
+	if _, err := s.Apply(within(t), st); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := f.snapshot()
+	same(t, got, &st)
+	if f.largest > ChunkLimit || f.chunks < 4 {
+		t.Errorf("largest of %d messages has %d bytes, want at most %d", f.chunks, f.largest, ChunkLimit)
+	}
+}
+
 func TestWhatCannotBeSentIsRefusedAtOnce(t *testing.T) {
 	s := dial(t, newFake(t).start(), quick())
 	tests := map[string]State{
@@ -130,6 +164,9 @@ func TestWhatCannotBeSentIsRefusedAtOnce(t *testing.T) {
 		"a route with host bits":          {Routes: []Route{{netip.MustParsePrefix("10.0.0.1/8"), 1}}},
 		"a v6 route with host bits":       {Routes: []Route{{netip.MustParsePrefix("fd00::1/8"), 1}}},
 		"no prefix at all":                {Routes: []Route{{}}},
+		"a member with host bits":         {Sets: []Set{{1, []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}}},
+		"a mapped member":                 {Sets: []Set{{1, []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}}}},
+		"a program without image":         {Programs: []Program{{ID: 1}}},
 		"a mapped route":                  {Routes: []Route{{netip.MustParsePrefix("::ffff:10.0.0.0/104"), 1}}},
 	}
 	for name, st := range tests {

@@ -41,6 +41,7 @@ func (k check) all() {
 			k.needOwned(a)
 		}
 	}
+	k.policy()
 	k.leftBehind()
 	k.routes()
 }
@@ -220,6 +221,7 @@ func (s *State) merge(c *Change) {
 	}
 	mergeMap(s.NextHops, c.nextHops)
 	s.mergeRoutes(c)
+	s.mergePolicy(c)
 	for id := range c.endpoints { // all old addresses first: they may move from one to another
 		if old := s.Endpoints[id]; old != nil {
 			for _, p := range old.Addresses {

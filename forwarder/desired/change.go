@@ -20,6 +20,10 @@ type Change struct {
 	host      *HostPort
 	hostSet   bool // host is meant, also where it is nil
 	steering  *Steering
+	sets      SetChanges
+	programs  map[uint32]*Program
+	parts     map[uint32]*parts // of programs that are not whole yet
+	rules     map[uint32]*RuleName
 
 	faults faults
 	bytes  int
@@ -31,6 +35,7 @@ func NewChange() *Change {
 	return &Change{
 		ports: map[string]*Port{}, addresses: map[Address]bool{}, nextHops: map[uint32]*NextHop{},
 		routes: NewRoutes(), endpoints: map[string]*Endpoint{},
+		sets: SetChanges{}, programs: map[uint32]*Program{}, parts: map[uint32]*parts{}, rules: map[uint32]*RuleName{},
 	}
 }
 
@@ -60,6 +65,7 @@ func (c *Change) Add(m *pb.Chunk) {
 		return
 	}
 	c.addSmall(m)
+	c.addPolicy(m)
 	c.addColumns("routes", m.GetRoutes(), false)
 	c.addColumns("removed_routes", m.GetRemovedRoutes(), true)
 }
@@ -149,20 +155,14 @@ func (c *Change) addFamily(field string, width int, addrs, lengths []byte, hops 
 		if !remove {
 			hop = hops[i]
 		}
-		c.addRoute(addrs[i*width:(i+1)*width], int(n), hop, remove)
+		if p, ok := c.prefixAt(field, addrs[i*width:(i+1)*width], int(n)); ok {
+			c.addRoute(p, hop, remove)
+		}
 	}
 }
 
-func (c *Change) addRoute(addr []byte, bits int, hop uint32, remove bool) {
-	a, _ := netip.AddrFromSlice(addr)
-	p := netip.PrefixFrom(a, bits)
+func (c *Change) addRoute(p netip.Prefix, hop uint32, remove bool) {
 	switch {
-	case !p.IsValid():
-		c.faults.say("route/%v/%d: length is %d, want 0 to %d", a, bits, bits, a.BitLen())
-	case a.Is4In6():
-		c.faults.say("route/%v: prefix is IPv4 mapped into IPv6, want plain IPv4", p)
-	case p != p.Masked():
-		c.faults.say("route/%v: prefix has bits behind its length, want %v", p, p.Masked())
 	case !remove && (hop < 1 || hop > MaxNextHop):
 		c.faults.say("route/%v: next_hop is %d, want 1 to %d", p, hop, MaxNextHop)
 	default:

@@ -24,8 +24,9 @@ func (s *State) Export() []*pb.Chunk {
 		e.route(p, hop)
 	}
 	for _, p := range s.Endpoints {
-		e.with(64 + len(p.ID) + 48*len(p.Addresses)).Endpoints = append(e.now.Endpoints, p.proto())
+		e.with(p.wireSize()).Endpoints = append(e.now.Endpoints, p.proto())
 	}
+	e.policy(s)
 	if s.Host != nil {
 		e.with(0).HostPort = s.Host.proto()
 	}
@@ -105,10 +106,20 @@ func (h *NextHop) proto() *pb.NextHop {
 
 func (e *Endpoint) proto() *pb.Endpoint {
 	m := &pb.Endpoint{Id: e.ID, Port: e.Port, Addresses: prefixStrings(e.Addresses), Mac: e.MAC.bytes()}
-	if e.PolicyOff {
-		m.Policy = pb.Endpoint_POLICY_OFF
-	}
+	m.HostDenied = e.HostDenied
+	m.Policy, m.Egress, m.Ingress = pb.Endpoint_Policy(e.Policy), stagesProto(e.Egress), stagesProto(e.Ingress)
 	return m
+}
+
+// wireSize is about what proto takes, and not less.
+func (e *Endpoint) wireSize() int {
+	n := 64 + len(e.ID) + 48*len(e.Addresses)
+	for _, stages := range [][]Stage{e.Egress, e.Ingress} {
+		for _, s := range stages {
+			n += 24 + len(s.Name)
+		}
+	}
+	return n
 }
 
 func (h *HostPort) proto() *pb.HostPort {

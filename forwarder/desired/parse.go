@@ -186,13 +186,16 @@ func (p parser) endpoint(m *pb.Endpoint) *Endpoint {
 	if m.GetId() == "" || len(m.GetId()) > 512 {
 		p.add(object, "id length", len(m.GetId()), "1 to 512 bytes")
 	}
-	if m.GetPolicy() < 0 || m.GetPolicy() > pb.Endpoint_POLICY_OFF {
+	if m.GetPolicy() < 0 || m.GetPolicy() > pb.Endpoint_POLICY_ENFORCED {
 		p.add(object, "policy", int32(m.GetPolicy()), "a policy state of this contract")
+	}
+	if len(m.GetEgress())+len(m.GetIngress()) > 0 && m.GetPolicy() != pb.Endpoint_POLICY_ENFORCED {
+		p.add(object, "policy", m.GetPolicy(), "POLICY_ENFORCED where there are stages")
 	}
 	return &Endpoint{
 		ID: m.GetId(), Port: m.GetPort(), MAC: p.mac(object, "mac", m.GetMac()),
 		Addresses: p.prefixes(object, "addresses", m.GetAddresses(), true),
-		PolicyOff: m.GetPolicy() == pb.Endpoint_POLICY_OFF,
+		Policy:    Policy(m.GetPolicy()), Egress: p.stages(object, "egress", m.GetEgress()), Ingress: p.stages(object, "ingress", m.GetIngress()), HostDenied: m.GetHostDenied(),
 	}
 }
 

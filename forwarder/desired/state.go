@@ -131,8 +131,22 @@ type Endpoint struct {
 	Port      string
 	Addresses []netip.Prefix
 	MAC       MAC
-	PolicyOff bool // forwards everything; else it has no policy state yet and forwards nothing
+	Policy    Policy
+	Egress    []Stage // judge what it sends, in this order
+	Ingress   []Stage // judge what it is sent
+	// HostDenied drops what it sends to its own node, whatever Egress says.
+	HostDenied bool
 }
+
+// Policy is the state of an endpoint's policy.
+type Policy uint8
+
+// The states, by the contract's numbers.
+const (
+	NoPolicy       Policy = iota // not known yet: it forwards nothing
+	PolicyOff                    // forwards everything
+	PolicyEnforced               // forwards what its stages allow
+)
 
 // HostPort is the way to and from the node's own stack.
 type HostPort struct {
@@ -174,10 +188,14 @@ type State struct {
 	Endpoints map[string]*Endpoint
 	Host      *HostPort // nil for none
 	Steering  Steering
+	Sets      map[uint32]Routes // members, each with the number 1
+	Programs  map[uint32]*Program
+	Rules     map[uint32]*RuleName
 
 	owners  map[netip.Prefix]string // endpoint that has the address
 	devices map[device]string       // port that has the device
 	routed  map[uint32]int          // routes by next hop
+	stages  map[uint32]int          // stages of endpoints by program
 }
 
 type device struct{ netns, name string }
@@ -189,6 +207,7 @@ func Empty() *State {
 	return &State{
 		Ports: map[string]*Port{}, Addresses: map[Address]struct{}{}, NextHops: map[uint32]*NextHop{},
 		Routes: NewRoutes(), Endpoints: map[string]*Endpoint{},
+		Sets: map[uint32]Routes{}, Programs: map[uint32]*Program{}, Rules: map[uint32]*RuleName{}, stages: map[uint32]int{},
 		owners: map[netip.Prefix]string{}, devices: map[device]string{}, routed: map[uint32]int{},
 	}
 }

@@ -139,8 +139,9 @@ func (NextHop_Kind) EnumDescriptor() ([]byte, []int) {
 type Endpoint_Policy int32
 
 const (
-	Endpoint_POLICY_NONE Endpoint_Policy = 0 // no policy state yet: forwards nothing
-	Endpoint_POLICY_OFF  Endpoint_Policy = 1 // forwards everything
+	Endpoint_POLICY_NONE     Endpoint_Policy = 0 // no policy state yet: forwards nothing
+	Endpoint_POLICY_OFF      Endpoint_Policy = 1 // forwards everything
+	Endpoint_POLICY_ENFORCED Endpoint_Policy = 2 // what egress and ingress allow
 )
 
 // Enum value maps for Endpoint_Policy.
@@ -148,10 +149,12 @@ var (
 	Endpoint_Policy_name = map[int32]string{
 		0: "POLICY_NONE",
 		1: "POLICY_OFF",
+		2: "POLICY_ENFORCED",
 	}
 	Endpoint_Policy_value = map[string]int32{
-		"POLICY_NONE": 0,
-		"POLICY_OFF":  1,
+		"POLICY_NONE":     0,
+		"POLICY_OFF":      1,
+		"POLICY_ENFORCED": 2,
 	}
 )
 
@@ -538,6 +541,12 @@ type Chunk struct {
 	HostPort         *HostPort              `protobuf:"bytes,11,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"` // replaces the one before
 	RemovedHostPort  bool                   `protobuf:"varint,12,opt,name=removed_host_port,json=removedHostPort,proto3" json:"removed_host_port,omitempty"`
 	Steering         *Steering              `protobuf:"bytes,13,opt,name=steering,proto3" json:"steering,omitempty"` // replaces the one before
+	Sets             []*SetMembers          `protobuf:"bytes,14,rep,name=sets,proto3" json:"sets,omitempty"`         // a set that is not there yet is made
+	RemovedSets      []uint32               `protobuf:"varint,15,rep,packed,name=removed_sets,json=removedSets,proto3" json:"removed_sets,omitempty"`
+	Programs         []*ProgramPart         `protobuf:"bytes,16,rep,name=programs,proto3" json:"programs,omitempty"`
+	RemovedPrograms  []uint32               `protobuf:"varint,17,rep,packed,name=removed_programs,json=removedPrograms,proto3" json:"removed_programs,omitempty"`
+	Rules            []*RuleName            `protobuf:"bytes,18,rep,name=rules,proto3" json:"rules,omitempty"`
+	RemovedRules     []uint32               `protobuf:"varint,19,rep,packed,name=removed_rules,json=removedRules,proto3" json:"removed_rules,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -659,6 +668,48 @@ func (x *Chunk) GetRemovedHostPort() bool {
 func (x *Chunk) GetSteering() *Steering {
 	if x != nil {
 		return x.Steering
+	}
+	return nil
+}
+
+func (x *Chunk) GetSets() []*SetMembers {
+	if x != nil {
+		return x.Sets
+	}
+	return nil
+}
+
+func (x *Chunk) GetRemovedSets() []uint32 {
+	if x != nil {
+		return x.RemovedSets
+	}
+	return nil
+}
+
+func (x *Chunk) GetPrograms() []*ProgramPart {
+	if x != nil {
+		return x.Programs
+	}
+	return nil
+}
+
+func (x *Chunk) GetRemovedPrograms() []uint32 {
+	if x != nil {
+		return x.RemovedPrograms
+	}
+	return nil
+}
+
+func (x *Chunk) GetRules() []*RuleName {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *Chunk) GetRemovedRules() []uint32 {
+	if x != nil {
+		return x.RemovedRules
 	}
 	return nil
 }
@@ -1350,6 +1401,9 @@ type Endpoint struct {
 	Addresses     []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"` // prefixes it may send from and receives for
 	Mac           []byte                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`             // on L2 ports: 6 bytes, or none: learnt
 	Policy        Endpoint_Policy        `protobuf:"varint,5,opt,name=policy,proto3,enum=margay.dataplane.v1.Endpoint_Policy" json:"policy,omitempty"`
+	Egress        []*Stage               `protobuf:"bytes,6,rep,name=egress,proto3" json:"egress,omitempty"`                            // judges what it sends; without stages nothing is allowed
+	Ingress       []*Stage               `protobuf:"bytes,7,rep,name=ingress,proto3" json:"ingress,omitempty"`                          // judges what it is sent
+	HostDenied    bool                   `protobuf:"varint,8,opt,name=host_denied,json=hostDenied,proto3" json:"host_denied,omitempty"` // what it sends to its own node is dropped, whatever egress says
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1419,6 +1473,378 @@ func (x *Endpoint) GetPolicy() Endpoint_Policy {
 	return Endpoint_POLICY_NONE
 }
 
+func (x *Endpoint) GetEgress() []*Stage {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
+func (x *Endpoint) GetIngress() []*Stage {
+	if x != nil {
+		return x.Ingress
+	}
+	return nil
+}
+
+func (x *Endpoint) GetHostDenied() bool {
+	if x != nil {
+		return x.HostDenied
+	}
+	return false
+}
+
+// Stage is a tier of policy that concerns an endpoint in one direction, or its
+// profiles, which come last. A packet that one stage passes, or leaves
+// undecided where undecided_passes, is for the next one; behind the last it is
+// denied.
+type Stage struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Program4        uint32                 `protobuf:"varint,1,opt,name=program4,proto3" json:"program4,omitempty"` // for IPv4; 0 decides nothing
+	Program6        uint32                 `protobuf:"varint,2,opt,name=program6,proto3" json:"program6,omitempty"`
+	UndecidedPasses bool                   `protobuf:"varint,3,opt,name=undecided_passes,json=undecidedPasses,proto3" json:"undecided_passes,omitempty"` // else what no rule of it decides is denied
+	Name            string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`                                               // for people: the tier's
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Stage) Reset() {
+	*x = Stage{}
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stage) ProtoMessage() {}
+
+func (x *Stage) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stage.ProtoReflect.Descriptor instead.
+func (*Stage) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Stage) GetProgram4() uint32 {
+	if x != nil {
+		return x.Program4
+	}
+	return 0
+}
+
+func (x *Stage) GetProgram6() uint32 {
+	if x != nil {
+		return x.Program6
+	}
+	return 0
+}
+
+func (x *Stage) GetUndecidedPasses() bool {
+	if x != nil {
+		return x.UndecidedPasses
+	}
+	return false
+}
+
+func (x *Stage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// PrefixColumns are prefixes as packed columns, as RouteColumns has them.
+type PrefixColumns struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addresses4    []byte                 `protobuf:"bytes,1,opt,name=addresses4,proto3" json:"addresses4,omitempty"` // 4 bytes a prefix, network order
+	Lengths4      []byte                 `protobuf:"bytes,2,opt,name=lengths4,proto3" json:"lengths4,omitempty"`     // 1 byte a prefix
+	Addresses6    []byte                 `protobuf:"bytes,3,opt,name=addresses6,proto3" json:"addresses6,omitempty"` // 16 bytes a prefix
+	Lengths6      []byte                 `protobuf:"bytes,4,opt,name=lengths6,proto3" json:"lengths6,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrefixColumns) Reset() {
+	*x = PrefixColumns{}
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrefixColumns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrefixColumns) ProtoMessage() {}
+
+func (x *PrefixColumns) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrefixColumns.ProtoReflect.Descriptor instead.
+func (*PrefixColumns) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PrefixColumns) GetAddresses4() []byte {
+	if x != nil {
+		return x.Addresses4
+	}
+	return nil
+}
+
+func (x *PrefixColumns) GetLengths4() []byte {
+	if x != nil {
+		return x.Lengths4
+	}
+	return nil
+}
+
+func (x *PrefixColumns) GetAddresses6() []byte {
+	if x != nil {
+		return x.Addresses6
+	}
+	return nil
+}
+
+func (x *PrefixColumns) GetLengths6() []byte {
+	if x != nil {
+		return x.Lengths6
+	}
+	return nil
+}
+
+// SetMembers is a change of a set of addresses that programs name. Ids are the
+// client's choice, above 0.
+type SetMembers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Set           uint32                 `protobuf:"varint,1,opt,name=set,proto3" json:"set,omitempty"`
+	Joined        *PrefixColumns         `protobuf:"bytes,2,opt,name=joined,proto3" json:"joined,omitempty"`
+	Left          *PrefixColumns         `protobuf:"bytes,3,opt,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMembers) Reset() {
+	*x = SetMembers{}
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMembers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMembers) ProtoMessage() {}
+
+func (x *SetMembers) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMembers.ProtoReflect.Descriptor instead.
+func (*SetMembers) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SetMembers) GetSet() uint32 {
+	if x != nil {
+		return x.Set
+	}
+	return 0
+}
+
+func (x *SetMembers) GetJoined() *PrefixColumns {
+	if x != nil {
+		return x.Joined
+	}
+	return nil
+}
+
+func (x *SetMembers) GetLeft() *PrefixColumns {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+// ProgramPart is a part of a compiled rule list. The parts of a program come in
+// order, each where the last one ended, all in one commit. What a program is
+// never changes: another list takes another id.
+type ProgramPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`     // above 0
+	Size          uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"` // of the whole image in bytes
+	Offset        uint32                 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	Image         []byte                 `protobuf:"bytes,4,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgramPart) Reset() {
+	*x = ProgramPart{}
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgramPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgramPart) ProtoMessage() {}
+
+func (x *ProgramPart) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgramPart.ProtoReflect.Descriptor instead.
+func (*ProgramPart) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ProgramPart) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *ProgramPart) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ProgramPart) GetOffset() uint32 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ProgramPart) GetImage() []byte {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+// RuleName says what a rule is that verdicts name by its id.
+type RuleName struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`         // 1 to 2^24-2
+	Tier          string                 `protobuf:"bytes,2,opt,name=tier,proto3" json:"tier,omitempty"`      // empty for a profile's
+	Policy        string                 `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`  // kind/name or kind/namespace/name
+	Egress        bool                   `protobuf:"varint,4,opt,name=egress,proto3" json:"egress,omitempty"` // of its egress rules
+	Index         uint32                 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`   // from 0, among those
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleName) Reset() {
+	*x = RuleName{}
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleName) ProtoMessage() {}
+
+func (x *RuleName) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleName.ProtoReflect.Descriptor instead.
+func (*RuleName) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RuleName) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RuleName) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *RuleName) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *RuleName) GetEgress() bool {
+	if x != nil {
+		return x.Egress
+	}
+	return false
+}
+
+func (x *RuleName) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 // HostPort is the TUN by which packets reach the node's own stack and come
 // from it.
 type HostPort struct {
@@ -1436,7 +1862,7 @@ type HostPort struct {
 
 func (x *HostPort) Reset() {
 	*x = HostPort{}
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[16]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1874,7 @@ func (x *HostPort) String() string {
 func (*HostPort) ProtoMessage() {}
 
 func (x *HostPort) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[16]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1887,7 @@ func (x *HostPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostPort.ProtoReflect.Descriptor instead.
 func (*HostPort) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{16}
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HostPort) GetName() string {
@@ -1511,7 +1937,7 @@ type Steering struct {
 
 func (x *Steering) Reset() {
 	*x = Steering{}
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[17]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1949,7 @@ func (x *Steering) String() string {
 func (*Steering) ProtoMessage() {}
 
 func (x *Steering) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[17]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1962,7 @@ func (x *Steering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Steering.ProtoReflect.Descriptor instead.
 func (*Steering) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{17}
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Steering) GetPrefixes() []string {
@@ -1572,7 +1998,7 @@ type NextHop_Member struct {
 
 func (x *NextHop_Member) Reset() {
 	*x = NextHop_Member{}
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[18]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +2010,7 @@ func (x *NextHop_Member) String() string {
 func (*NextHop_Member) ProtoMessage() {}
 
 func (x *NextHop_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[18]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +2065,7 @@ type Steering_Service struct {
 
 func (x *Steering_Service) Reset() {
 	*x = Steering_Service{}
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[19]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +2077,7 @@ func (x *Steering_Service) String() string {
 func (*Steering_Service) ProtoMessage() {}
 
 func (x *Steering_Service) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[19]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +2090,7 @@ func (x *Steering_Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Steering_Service.ProtoReflect.Descriptor instead.
 func (*Steering_Service) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{17, 0}
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{22, 0}
 }
 
 func (x *Steering_Service) GetProtocol() uint32 {
@@ -1715,7 +2141,7 @@ const file_api_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x04 \x01(\x04R\n" +
-	"generation\"\xdd\x05\n" +
+	"generation\"\xf8\a\n" +
 	"\x05Chunk\x12/\n" +
 	"\x05ports\x18\x01 \x03(\v2\x19.margay.dataplane.v1.PortR\x05ports\x12#\n" +
 	"\rremoved_ports\x18\x02 \x03(\tR\fremovedPorts\x12:\n" +
@@ -1730,7 +2156,13 @@ const file_api_dataplane_v1_dataplane_proto_rawDesc = "" +
 	" \x03(\tR\x10removedEndpoints\x12:\n" +
 	"\thost_port\x18\v \x01(\v2\x1d.margay.dataplane.v1.HostPortR\bhostPort\x12*\n" +
 	"\x11removed_host_port\x18\f \x01(\bR\x0fremovedHostPort\x129\n" +
-	"\bsteering\x18\r \x01(\v2\x1d.margay.dataplane.v1.SteeringR\bsteering\"D\n" +
+	"\bsteering\x18\r \x01(\v2\x1d.margay.dataplane.v1.SteeringR\bsteering\x123\n" +
+	"\x04sets\x18\x0e \x03(\v2\x1f.margay.dataplane.v1.SetMembersR\x04sets\x12!\n" +
+	"\fremoved_sets\x18\x0f \x03(\rR\vremovedSets\x12<\n" +
+	"\bprograms\x18\x10 \x03(\v2 .margay.dataplane.v1.ProgramPartR\bprograms\x12)\n" +
+	"\x10removed_programs\x18\x11 \x03(\rR\x0fremovedPrograms\x123\n" +
+	"\x05rules\x18\x12 \x03(\v2\x1d.margay.dataplane.v1.RuleNameR\x05rules\x12#\n" +
+	"\rremoved_rules\x18\x13 \x03(\rR\fremovedRules\"D\n" +
 	"\x06Commit\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -1803,17 +2235,52 @@ const file_api_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"addresses6\x12\x1a\n" +
 	"\blengths6\x18\x05 \x01(\fR\blengths6\x12\x1d\n" +
 	"\n" +
-	"next_hops6\x18\x06 \x03(\rR\tnextHops6\"\xc7\x01\n" +
+	"next_hops6\x18\x06 \x03(\rR\tnextHops6\"\xe7\x02\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x10\n" +
 	"\x03mac\x18\x04 \x01(\fR\x03mac\x12<\n" +
-	"\x06policy\x18\x05 \x01(\x0e2$.margay.dataplane.v1.Endpoint.PolicyR\x06policy\")\n" +
+	"\x06policy\x18\x05 \x01(\x0e2$.margay.dataplane.v1.Endpoint.PolicyR\x06policy\x122\n" +
+	"\x06egress\x18\x06 \x03(\v2\x1a.margay.dataplane.v1.StageR\x06egress\x124\n" +
+	"\aingress\x18\a \x03(\v2\x1a.margay.dataplane.v1.StageR\aingress\x12\x1f\n" +
+	"\vhost_denied\x18\b \x01(\bR\n" +
+	"hostDenied\">\n" +
 	"\x06Policy\x12\x0f\n" +
 	"\vPOLICY_NONE\x10\x00\x12\x0e\n" +
 	"\n" +
-	"POLICY_OFF\x10\x01\"\x80\x01\n" +
+	"POLICY_OFF\x10\x01\x12\x13\n" +
+	"\x0fPOLICY_ENFORCED\x10\x02\"~\n" +
+	"\x05Stage\x12\x1a\n" +
+	"\bprogram4\x18\x01 \x01(\rR\bprogram4\x12\x1a\n" +
+	"\bprogram6\x18\x02 \x01(\rR\bprogram6\x12)\n" +
+	"\x10undecided_passes\x18\x03 \x01(\bR\x0fundecidedPasses\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\x87\x01\n" +
+	"\rPrefixColumns\x12\x1e\n" +
+	"\n" +
+	"addresses4\x18\x01 \x01(\fR\n" +
+	"addresses4\x12\x1a\n" +
+	"\blengths4\x18\x02 \x01(\fR\blengths4\x12\x1e\n" +
+	"\n" +
+	"addresses6\x18\x03 \x01(\fR\n" +
+	"addresses6\x12\x1a\n" +
+	"\blengths6\x18\x04 \x01(\fR\blengths6\"\x92\x01\n" +
+	"\n" +
+	"SetMembers\x12\x10\n" +
+	"\x03set\x18\x01 \x01(\rR\x03set\x12:\n" +
+	"\x06joined\x18\x02 \x01(\v2\".margay.dataplane.v1.PrefixColumnsR\x06joined\x126\n" +
+	"\x04left\x18\x03 \x01(\v2\".margay.dataplane.v1.PrefixColumnsR\x04left\"_\n" +
+	"\vProgramPart\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\rR\x06offset\x12\x14\n" +
+	"\x05image\x18\x04 \x01(\fR\x05image\"t\n" +
+	"\bRuleName\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
+	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x16\n" +
+	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x16\n" +
+	"\x06egress\x18\x04 \x01(\bR\x06egress\x12\x14\n" +
+	"\x05index\x18\x05 \x01(\rR\x05index\"\x80\x01\n" +
 	"\bHostPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x16\n" +
@@ -1844,7 +2311,7 @@ func file_api_dataplane_v1_dataplane_proto_rawDescGZIP() []byte {
 }
 
 var file_api_dataplane_v1_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_dataplane_v1_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_api_dataplane_v1_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_api_dataplane_v1_dataplane_proto_goTypes = []any{
 	(XskPort_Mode)(0),        // 0: margay.dataplane.v1.XskPort.Mode
 	(NextHop_Kind)(0),        // 1: margay.dataplane.v1.NextHop.Kind
@@ -1865,10 +2332,15 @@ var file_api_dataplane_v1_dataplane_proto_goTypes = []any{
 	(*NextHop)(nil),          // 16: margay.dataplane.v1.NextHop
 	(*RouteColumns)(nil),     // 17: margay.dataplane.v1.RouteColumns
 	(*Endpoint)(nil),         // 18: margay.dataplane.v1.Endpoint
-	(*HostPort)(nil),         // 19: margay.dataplane.v1.HostPort
-	(*Steering)(nil),         // 20: margay.dataplane.v1.Steering
-	(*NextHop_Member)(nil),   // 21: margay.dataplane.v1.NextHop.Member
-	(*Steering_Service)(nil), // 22: margay.dataplane.v1.Steering.Service
+	(*Stage)(nil),            // 19: margay.dataplane.v1.Stage
+	(*PrefixColumns)(nil),    // 20: margay.dataplane.v1.PrefixColumns
+	(*SetMembers)(nil),       // 21: margay.dataplane.v1.SetMembers
+	(*ProgramPart)(nil),      // 22: margay.dataplane.v1.ProgramPart
+	(*RuleName)(nil),         // 23: margay.dataplane.v1.RuleName
+	(*HostPort)(nil),         // 24: margay.dataplane.v1.HostPort
+	(*Steering)(nil),         // 25: margay.dataplane.v1.Steering
+	(*NextHop_Member)(nil),   // 26: margay.dataplane.v1.NextHop.Member
+	(*Steering_Service)(nil), // 27: margay.dataplane.v1.Steering.Service
 }
 var file_api_dataplane_v1_dataplane_proto_depIdxs = []int32{
 	5,  // 0: margay.dataplane.v1.ClientMessage.hello:type_name -> margay.dataplane.v1.Hello
@@ -1885,22 +2357,29 @@ var file_api_dataplane_v1_dataplane_proto_depIdxs = []int32{
 	17, // 11: margay.dataplane.v1.Chunk.routes:type_name -> margay.dataplane.v1.RouteColumns
 	17, // 12: margay.dataplane.v1.Chunk.removed_routes:type_name -> margay.dataplane.v1.RouteColumns
 	18, // 13: margay.dataplane.v1.Chunk.endpoints:type_name -> margay.dataplane.v1.Endpoint
-	19, // 14: margay.dataplane.v1.Chunk.host_port:type_name -> margay.dataplane.v1.HostPort
-	20, // 15: margay.dataplane.v1.Chunk.steering:type_name -> margay.dataplane.v1.Steering
-	13, // 16: margay.dataplane.v1.Port.xsk:type_name -> margay.dataplane.v1.XskPort
-	14, // 17: margay.dataplane.v1.Port.tun:type_name -> margay.dataplane.v1.TunPort
-	0,  // 18: margay.dataplane.v1.XskPort.mode:type_name -> margay.dataplane.v1.XskPort.Mode
-	1,  // 19: margay.dataplane.v1.NextHop.kind:type_name -> margay.dataplane.v1.NextHop.Kind
-	21, // 20: margay.dataplane.v1.NextHop.members:type_name -> margay.dataplane.v1.NextHop.Member
-	2,  // 21: margay.dataplane.v1.Endpoint.policy:type_name -> margay.dataplane.v1.Endpoint.Policy
-	22, // 22: margay.dataplane.v1.Steering.services:type_name -> margay.dataplane.v1.Steering.Service
-	3,  // 23: margay.dataplane.v1.Dataplane.Connect:input_type -> margay.dataplane.v1.ClientMessage
-	4,  // 24: margay.dataplane.v1.Dataplane.Connect:output_type -> margay.dataplane.v1.ServerMessage
-	24, // [24:25] is the sub-list for method output_type
-	23, // [23:24] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	24, // 14: margay.dataplane.v1.Chunk.host_port:type_name -> margay.dataplane.v1.HostPort
+	25, // 15: margay.dataplane.v1.Chunk.steering:type_name -> margay.dataplane.v1.Steering
+	21, // 16: margay.dataplane.v1.Chunk.sets:type_name -> margay.dataplane.v1.SetMembers
+	22, // 17: margay.dataplane.v1.Chunk.programs:type_name -> margay.dataplane.v1.ProgramPart
+	23, // 18: margay.dataplane.v1.Chunk.rules:type_name -> margay.dataplane.v1.RuleName
+	13, // 19: margay.dataplane.v1.Port.xsk:type_name -> margay.dataplane.v1.XskPort
+	14, // 20: margay.dataplane.v1.Port.tun:type_name -> margay.dataplane.v1.TunPort
+	0,  // 21: margay.dataplane.v1.XskPort.mode:type_name -> margay.dataplane.v1.XskPort.Mode
+	1,  // 22: margay.dataplane.v1.NextHop.kind:type_name -> margay.dataplane.v1.NextHop.Kind
+	26, // 23: margay.dataplane.v1.NextHop.members:type_name -> margay.dataplane.v1.NextHop.Member
+	2,  // 24: margay.dataplane.v1.Endpoint.policy:type_name -> margay.dataplane.v1.Endpoint.Policy
+	19, // 25: margay.dataplane.v1.Endpoint.egress:type_name -> margay.dataplane.v1.Stage
+	19, // 26: margay.dataplane.v1.Endpoint.ingress:type_name -> margay.dataplane.v1.Stage
+	20, // 27: margay.dataplane.v1.SetMembers.joined:type_name -> margay.dataplane.v1.PrefixColumns
+	20, // 28: margay.dataplane.v1.SetMembers.left:type_name -> margay.dataplane.v1.PrefixColumns
+	27, // 29: margay.dataplane.v1.Steering.services:type_name -> margay.dataplane.v1.Steering.Service
+	3,  // 30: margay.dataplane.v1.Dataplane.Connect:input_type -> margay.dataplane.v1.ClientMessage
+	4,  // 31: margay.dataplane.v1.Dataplane.Connect:output_type -> margay.dataplane.v1.ServerMessage
+	31, // [31:32] is the sub-list for method output_type
+	30, // [30:31] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_api_dataplane_v1_dataplane_proto_init() }
@@ -1929,7 +2408,7 @@ func file_api_dataplane_v1_dataplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_dataplane_v1_dataplane_proto_rawDesc), len(file_api_dataplane_v1_dataplane_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   20,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

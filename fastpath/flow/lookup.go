@@ -30,6 +30,7 @@ type Result struct {
 	Outcome    Outcome
 	Reason     Reason // of Refused
 	NextHop    uint32 // of the packet's direction
+	Back       uint32 // of the other direction
 	Verdict    uint64 // of both sides: that of the source's endpoint in the lower half
 	Generation uint64 // 0 while somebody decides anew
 }
@@ -164,7 +165,8 @@ func (t *Table) steady(now Tick, packets []Packet, refs []Ref, out []Result) int
 		}
 		stamp := atomic.LoadUint64(&c.stamp)
 		r.Ref, r.Outcome, r.Reason = ref, Hit, NoReason
-		r.NextHop, r.Verdict = atomic.LoadUint32(&c.nextHop[d]), atomic.LoadUint64(&c.verdict)
+		r.NextHop, r.Back = atomic.LoadUint32(&c.nextHop[d]), atomic.LoadUint32(&c.nextHop[d^1])
+		r.Verdict = atomic.LoadUint64(&c.verdict)
 		if r.Generation = stamp >> 1; stamp&1 != 0 || atomic.LoadUint64(&c.stamp) != stamp {
 			r.Generation = 0
 		}
@@ -176,7 +178,8 @@ func (t *Table) steady(now Tick, packets []Packet, refs []Ref, out []Result) int
 func (r *Result) decided(e *entry, ref Ref) {
 	c := &e.core
 	stamp := atomic.LoadUint64(&c.stamp)
-	r.Ref, r.NextHop, r.Verdict = ref, atomic.LoadUint32(&c.nextHop[ref&1]), atomic.LoadUint64(&c.verdict)
+	r.Ref, r.NextHop, r.Back = ref, atomic.LoadUint32(&c.nextHop[ref&1]), atomic.LoadUint32(&c.nextHop[ref&1^1])
+	r.Verdict = atomic.LoadUint64(&c.verdict)
 	if r.Generation = stamp >> 1; stamp&1 != 0 || atomic.LoadUint64(&c.stamp) != stamp {
 		r.Generation = 0
 	}

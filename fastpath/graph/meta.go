@@ -70,10 +70,12 @@ const (
 	Broadcast                   // its destination MAC was a group address
 	Expiring                    // its TTL or hop limit is 1 or 0: it may not travel further
 	Options                     // IPv4 options or IPv6 extension headers present
+	Judged                      // policy has allowed it, as far as policy concerns it
+	OnTrial                     // no flow speaks for it: whom policy concerns must judge it
 )
 
 var flagNames = [...]string{
-	"ipv6", "partial-checksum", "verified-checksum", "fragment", "first-fragment", "from-us", "dont-fragment", "group", "expiring", "options",
+	"ipv6", "partial-checksum", "verified-checksum", "fragment", "first-fragment", "from-us", "dont-fragment", "group", "expiring", "options", "judged", "on-trial",
 }
 
 // Names are the flags that are set, in the order of their bits.

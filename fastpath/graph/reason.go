@@ -48,6 +48,33 @@ const (
 	HoldFull      // too many packets wait for a neighbour, or too many neighbours are waited for
 	NoHostPort    // for the node itself, and there is no host port
 
+	// Policy.
+	EgressDenied  // policy of the endpoint that sends it, or that opened its flow
+	IngressDenied // policy of the endpoint that it is for, or that its flow was opened to
+	HostDenied    // from an endpoint to its own node, which does not take that
+	Encapsulated  // from an endpoint, and would carry other packets past policy
+
+	// The flow table, see package flow; in its order.
+	FlowMalformed
+	FlowBadFlags
+	FlowOutOfWindow
+	FlowBadAck
+	FlowBadState
+	FlowBadReset
+	FlowBadQuote
+	FlowUnknownQuote
+	FlowForgedQuote
+	FlowFragmentUnknown
+	FlowFragmentOverlap
+	FlowFragmentRepeated
+	FlowFragmentScatter
+	FlowFragmentFull
+	FlowMidFlow
+	FlowTableFull
+	FlowOverShare
+	FlowIndexFull
+	FlowTupleTaken
+
 	// Packets of our own.
 	EchoInvalid // echo request to us that cannot be answered
 
@@ -81,8 +108,15 @@ var reasonNames = [Reasons]string{
 	L4Truncated: "l4-truncated", L4Length: "l4-length",
 	NoPolicy: "no-policy", SpoofedSource: "spoofed-source", NoRoute: "no-route", Blackhole: "blackhole", Prohibited: "prohibited",
 	TTLSpent: "ttl-spent", TooBig: "too-big", Loop: "loop", Unresolved: "unresolved", HoldFull: "hold-full", NoHostPort: "no-host-port",
-	EchoInvalid: "echo-invalid",
-	TxNoPort:    "tx-no-port", TxFull: "tx-full", TxDown: "tx-down", TxNoBuffer: "tx-no-buffer", TxOffload: "tx-offload", TxOversize: "tx-oversize",
+	EgressDenied: "egress-denied", IngressDenied: "ingress-denied", HostDenied: "host-denied", Encapsulated: "encapsulated",
+	FlowMalformed: "flow-malformed", FlowBadFlags: "flow-bad-flags", FlowOutOfWindow: "flow-out-of-window", FlowBadAck: "flow-bad-ack",
+	FlowBadState: "flow-bad-state", FlowBadReset: "flow-bad-reset", FlowBadQuote: "flow-bad-quote", FlowUnknownQuote: "flow-unknown-quote",
+	FlowForgedQuote: "flow-forged-quote", FlowFragmentUnknown: "flow-fragment-unknown", FlowFragmentOverlap: "flow-fragment-overlap",
+	FlowFragmentRepeated: "flow-fragment-repeated", FlowFragmentScatter: "flow-fragment-scatter", FlowFragmentFull: "flow-fragment-full",
+	FlowMidFlow: "flow-mid-flow", FlowTableFull: "flow-table-full", FlowOverShare: "flow-over-share", FlowIndexFull: "flow-index-full",
+	FlowTupleTaken: "flow-tuple-taken",
+	EchoInvalid:    "echo-invalid",
+	TxNoPort:       "tx-no-port", TxFull: "tx-full", TxDown: "tx-down", TxNoBuffer: "tx-no-buffer", TxOffload: "tx-offload", TxOversize: "tx-oversize",
 	HandedOver: "handed-over", Former: "former",
 }
 
@@ -93,6 +127,9 @@ func (r Reason) String() string {
 	}
 	return reasonNames[r]
 }
+
+// FlowReason is the reason for which package flow refuses a packet, by its number there.
+func FlowReason(n uint8) Reason { return FlowMalformed + Reason(n) - 1 }
 
 // Origin is what kind of packet we made ourselves.
 type Origin uint8

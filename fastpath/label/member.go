@@ -98,3 +98,9 @@ func (t *Table) Prefixes(set classifier.SetID) iter.Seq2[netip.Prefix, int] {
 		}
 	}
 }
+
+// Holds tells whether exactly p has joined set.
+func (t *Table) Holds(set classifier.SetID, p netip.Prefix) bool {
+	q, err := check(set, p)
+	return err == nil && t.members.times(newMember(set, q)) > 0
+}

@@ -8,6 +8,7 @@ import (
 
 	"margay.dev/margay/fastpath/graph"
 	gt "margay.dev/margay/fastpath/graph/graphtest"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/fastpath/node"
 )
 
@@ -69,6 +70,7 @@ func TestMixedTrafficAllocatesNothing(t *testing.T) {
 	for _, workers := range []int{1, 2} {
 		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) {
 			l := gt.StandardConfig(t, gt.Config{Workers: workers, Single: []uint16{gt.Veth, gt.Host, gt.Side}})
+			l.Police(gt.Pod, &judge.Endpoint{Ingress: open(t), Egress: open(t)})
 			loopMixed(l)
 			for range 200 { // until every buffer has its size, and what is held is held
 				l.Engine.Step()

@@ -158,7 +158,7 @@ func FuzzGraph(f *testing.F) {
 			before := bytes.Clone(p.Bytes)
 			l.InjectPackets(port, p)
 			l.Run()
-			sent = append(sent, judge(port, before))
+			sent = append(sent, foresee(port, before))
 			checkOutput(t, port, gt.Packet{Bytes: before, Meta: p.Meta, Pieces: p.Pieces}, l.CollectAll())
 			l.Even(t)
 		}
@@ -170,7 +170,7 @@ func FuzzGraph(f *testing.F) {
 
 // checkOutput fails t unless each packet that left may have left because of p.
 func checkOutput(t *testing.T, in uint16, p gt.Packet, all map[uint16][]gt.Packet) {
-	j := judge(in, p.Bytes)
+	j := foresee(in, p.Bytes)
 	plain := p.Meta.Flags == 0 && p.Meta.GSO == graph.GSONone && len(p.Pieces) == 0
 	forwarded := 0
 	var parts [][]byte

@@ -17,12 +17,13 @@ const (
 	ipDrop graph.Edge = iota
 	ipND
 	ipRoute
+	ipFlow
 )
 
 func ipInputSpec(t *Tables) graph.Spec {
 	return graph.Spec{
 		Name:  EntryL3,
-		Edges: []string{ipDrop: graph.DropName, ipND: "nd", ipRoute: "route"},
+		Edges: []string{ipDrop: graph.DropName, ipND: "nd", ipRoute: "route", ipFlow: "flow"},
 		New:   func(int) graph.Node { return &ipInput{t} },
 	}
 }
@@ -33,17 +34,31 @@ type ipInput struct{ *Tables }
 //
 //fastpath:hot
 func (n *ipInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
-	mem, metas, idx := w.Mem, v.Metas(), v.Index()
+	mem, metas, idx, rest := w.Mem, v.Metas(), v.Index(), next
 	for len(idx) > 0 {
-		n := plain4(mem, metas, idx, next)
+		n := plain4(mem, metas, idx, rest)
 		if n < len(idx) {
-			n += plain6(mem, metas, idx[n:], next[n:])
+			n += plain6(mem, metas, idx[n:], rest[n:])
 		}
 		if n == 0 {
-			next[0] = inspect(w, &metas[idx[0]&graph.SlotMask])
+			rest[0] = inspect(w, &metas[idx[0]&graph.SlotMask])
 			n = 1
 		}
-		idx, next = idx[n:], next[n:]
+		idx, rest = idx[n:], rest[n:]
+	}
+	if len(n.state.Load().Policy) > 0 {
+		judged(next)
+	}
+}
+
+// judged sends what would go to route to flow first.
+//
+//fastpath:hot
+func judged(next []graph.Edge) {
+	for i, e := range next {
+		if e == ipRoute {
+			next[i] = ipFlow
+		}
 	}
 }
 

@@ -28,8 +28,8 @@ type judgement struct {
 	df      bool
 }
 
-// judge reads a frame.
-func judge(in uint16, frame []byte) (j judgement) {
+// foresee reads a frame.
+func foresee(in uint16, frame []byte) (j judgement) {
 	ip, kind, bad := unframe(in, frame)
 	if bad != "" {
 		j.bad = bad

@@ -34,7 +34,7 @@ func resolveSpec(t *Tables) graph.Spec {
 	return graph.Spec{
 		Name:    "resolve",
 		Edges:   []string{resolveDrop: graph.DropName, resolveTx: graph.TxName},
-		Resumes: []string{resolveRoute: "route", resolveError: "icmp-error"},
+		Resumes: []string{resolveRoute: "flow", resolveError: "icmp-error"},
 		New:     func(int) graph.Node { return &resolve{Tables: t} },
 	}
 }

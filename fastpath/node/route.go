@@ -5,6 +5,7 @@ import (
 
 	"margay.dev/margay/fastpath/fib"
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/internal/pkt"
 )
 
@@ -21,21 +22,28 @@ const (
 	routeFragment
 	routeResolve
 	routePunt
+	routePolicy
 )
 
 func routeSpec(t *Tables) graph.Spec {
 	return graph.Spec{
-		Name: "route",
-		Edges: []string{routeDrop: graph.DropName, routeRewrite: "rewrite", routeEcho: "icmp-echo", routeError: "icmp-error",
-			routeFragment: "fragment", routeResolve: "resolve", routePunt: "punt"},
-		New: func(int) graph.Node { return &route{Tables: t} },
+		Name:  "route",
+		Edges: append(onward(), "policy-out"),
+		New:   func(worker int) graph.Node { return &route{Tables: t, Desk: t.Court.Desk(worker)} },
 	}
+}
+
+// onward is where packets go that may travel, and where they end that may not.
+func onward() []string {
+	return []string{routeDrop: graph.DropName, routeRewrite: "rewrite", routeEcho: "icmp-echo", routeError: "icmp-error",
+		routeFragment: "fragment", routeResolve: "resolve", routePunt: "punt"}
 }
 
 // route begins all lookups of a vector in one loop, so that their memory accesses
 // overlap, and then decides for each packet.
 type route struct {
 	*Tables
+	*judge.Desk
 	batch fib.Batch
 }
 
@@ -65,7 +73,11 @@ func sourceOf(mem []byte, m *graph.Meta) source {
 func (n *route) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	view, st, metas, idx := n.FIB.View(), n.state.Load(), v.Metas(), v.Index()
 	n.lookUp(view, w.Mem, metas, idx)
-	proven := 0 // packets before it are from a source that passed judge
+	if len(st.Policy) > 0 {
+		n.refer(&view, st, w.Mem, metas, idx, next)
+		return
+	}
+	proven := 0 // packets before it are from a source that passed direct
 	for i := 0; i < len(idx); i++ {
 		i += n.forward(view, st, metas, idx[i:], next[i:], uint8(i), graph.NoPort)
 		if i < proven {
@@ -74,7 +86,7 @@ func (n *route) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 		if i == len(idx) {
 			return
 		}
-		next[i] = judge(&view, st, w.Mem, &metas[idx[i]&graph.SlotMask], n.batch.NextHop(uint8(i)))
+		next[i] = direct(&view, st, w.Mem, &metas[idx[i]&graph.SlotMask], n.batch.NextHop(uint8(i)))
 		if next[i] == routeRewrite && i >= proven {
 			proven = i + ofOneSource(w.Mem, metas, idx[i:])
 		}
@@ -152,7 +164,7 @@ func (n *route) begin6(view fib.View, mem []byte, metas *graph.Slots, idx []uint
 // forward sends packets from the front of idx by their next hops, as long as that
 // is all there is to say: their port is in, or one that asks for no checks, the next
 // hop is one neighbour with a known address, and the packet may go there as it is.
-// It returns how many; the next one is for judge. place is that of the first in the
+// It returns how many; the next one is for direct. place is that of the first in the
 // batch. It calls nothing, so that all it needs stays in registers.
 //
 //fastpath:hot
@@ -191,10 +203,10 @@ func (n *route) forward(view fib.View, st *State, metas *graph.Slots, idx []uint
 	return len(idx)
 }
 
-// judge says by which edge a packet leaves whose next hop is hop.
+// direct says by which edge a packet leaves whose next hop is hop.
 //
 //fastpath:hot
-func judge(view *fib.View, st *State, mem []byte, m *graph.Meta, hop fib.NextHopID) graph.Edge {
+func direct(view *fib.View, st *State, mem []byte, m *graph.Meta, hop fib.NextHopID) graph.Edge {
 	in := st.port(m.InPort)
 	if in.Flags&(Workload|NoPolicyState) != 0 {
 		if r := refuseSource(view, in, mem, m); r != graph.NoReason {

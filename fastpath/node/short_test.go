@@ -263,7 +263,7 @@ func ways(t testing.TB) *Tables {
 	return tb
 }
 
-// FuzzShortWay compares forward with judge and relabel with rebuild.
+// FuzzShortWay compares forward with direct and relabel with rebuild.
 func FuzzShortWay(f *testing.F) {
 	for hop := range uint8(9) {
 		for link := range uint8(3) {
@@ -306,7 +306,7 @@ func FuzzShortWay(f *testing.F) {
 			proven = m.InPort
 		}
 		if n.forward(view, st, &s.metas, []uint16{0}, next, 0, proven) == 1 {
-			alike(t, "route", s, long, next[0], judge(&view, st, long.w.Mem, &long.metas[0], n.batch.NextHop(0)))
+			alike(t, "route", s, long, next[0], direct(&view, st, long.w.Mem, &long.metas[0], n.batch.NextHop(0)))
 		}
 		m.Adjacency = uint32(hop % 10) // whatever route had said: the table may have changed since
 		long = s.clone()

@@ -1,11 +1,14 @@
 package node
 
-import "margay.dev/margay/fastpath/graph"
+import (
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/judge"
+)
 
 // Specs declares the whole graph over t, for graph.Build.
 func Specs(t *Tables) []graph.Spec {
-	return []graph.Spec{
-		ethInputSpec(t), arpSpec(t), ipInputSpec(t), ndSpec(t), routeSpec(t), echoSpec(t),
+	return append([]graph.Spec{
+		ethInputSpec(t), arpSpec(t), ipInputSpec(t), ndSpec(t), flowSpec(t), routeSpec(t), echoSpec(t),
 		icmpErrorSpec(t), fragmentSpec(t), resolveSpec(t), rewriteSpec(t), puntSpec(t),
-	}
+	}, judge.Specs(t.Court, onward())...)
 }

@@ -20,6 +20,8 @@ import (
 
 	"margay.dev/margay/fastpath/fib"
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/judge"
+	"margay.dev/margay/fastpath/label"
 )
 
 // Entry nodes for ports: L2 ports deliver Ethernet frames, L3 ports IP packets.
@@ -70,6 +72,19 @@ type State struct {
 	// Sources are our own addresses to send ICMP errors and requests from,
 	// by port, and of last resort at graph.NoPort.
 	Sources map[Source]netip.Addr
+	// Policy is what judges the packets of who is behind a port, by its index; nil
+	// where nobody's policy does. It is empty while none has any.
+	Policy []*judge.Endpoint
+}
+
+// policy is what judges the packets of who is behind port i, or nil.
+//
+//fastpath:hot
+func (s *State) policy(i uint16) *judge.Endpoint {
+	if int(i) < len(s.Policy) {
+		return s.Policy[i]
+	}
+	return nil
 }
 
 // Answer is an address of ours on a port.
@@ -120,11 +135,18 @@ type Tables struct {
 	FIB    *fib.Table
 	Events chan NeighbourEvent // never blocks a worker: a full one loses the event, and it comes again
 	state  atomic.Pointer[State]
+	Court  *judge.Court // judges over the same FIB
 }
 
 // NewTables makes empty tables: no port, no route.
 func NewTables() *Tables {
+	return NewTablesOver(label.New(nil))
+}
+
+// NewTablesOver is NewTables with a label table that somebody writes.
+func NewTablesOver(labels *label.Table) *Tables {
 	t := &Tables{FIB: fib.New(), Events: make(chan NeighbourEvent, 1024)}
+	t.Court = judge.NewCourt(t.FIB, labels)
 	t.state.Store(&State{HostPort: graph.NoPort})
 	return t
 }
@@ -139,6 +161,7 @@ func (t *Tables) Publish(s *State) {
 		}
 	}
 	t.state.Store(s)
+	t.Court.Moved()
 }
 
 // word is the address as the low six bytes of a little-endian load.

@@ -153,7 +153,7 @@ func TestHeldPacketsAreCarriedWithoutAVerdict(t *testing.T) {
 			t.Errorf("%d packets are held, want %d", len(held), 20*16-graph.VectorMax)
 		}
 		for _, p := range held {
-			if p.Node != "resolve" || p.At != "route" || p.Meta.Reason != graph.NoReason || p.Meta.Adjacency != 0 {
+			if p.Node != "resolve" || p.At != "flow" || p.Meta.Reason != graph.NoReason || p.Meta.Adjacency != 0 {
 				t.Errorf("carried is %+v", p)
 			}
 		}
@@ -214,7 +214,7 @@ func inherited(t testing.TB) (*umem.Arena, []graph.CarriedPacket) {
 		if a.IsFrame(b) { // should somebody say that it is the first of a chain
 			*a.Segment(b) = umem.Segment{Next: bufs[i+1], Off: umem.Headroom, Len: uint16(len(ip))}
 		}
-		held = append(held, graph.CarriedPacket{Node: "resolve", At: []string{"route", "icmp-error"}[i/4%2], Meta: m})
+		held = append(held, graph.CarriedPacket{Node: "resolve", At: []string{"flow", "icmp-error"}[i/4%2], Meta: m})
 	}
 	return a, held
 }

@@ -15,6 +15,7 @@ const (
 const (
 	ProtoHopByHop = 0
 	ProtoICMP     = 1
+	ProtoIPIP     = 4
 	ProtoTCP      = 6
 	ProtoUDP      = 17
 	ProtoRouting  = 43

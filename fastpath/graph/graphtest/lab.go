@@ -23,7 +23,9 @@ import (
 	"time"
 
 	"margay.dev/margay/fastpath/fib"
+	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/fastpath/node"
 	"margay.dev/margay/fastpath/umem"
 )
@@ -77,6 +79,11 @@ func New(tb testing.TB, cfg Config) *Lab {
 	l := &Lab{TB: tb, Arena: cfg.arena, Tables: node.NewTables(), cfg: cfg, queues: map[uint16][]*Queue{}}
 	l.state = node.State{HostPort: graph.NoPort, Answers: map[node.Answer]struct{}{},
 		SubPorts: map[node.SubPort]uint16{}, Sources: map[node.Source]netip.Addr{}}
+	l.Tables.Court.Flows, err = flow.New(make([]byte, flow.MinBytes), flow.Config{
+		Workers: cfg.Workers, Endpoints: int(Ports), Timeouts: flow.DefaultTimeouts()})
+	if err != nil {
+		tb.Fatal(err)
+	}
 	g, err := graph.Build(node.Specs(l.Tables)...)
 	if err != nil {
 		tb.Fatal(err)
@@ -235,7 +242,17 @@ func (l *Lab) Publish(change func(*node.State)) {
 	}
 	l.Tables.Publish(&node.State{
 		Ports: slices.Clone(l.state.Ports), HostPort: l.state.HostPort, Answers: maps.Clone(l.state.Answers),
-		SubPorts: maps.Clone(l.state.SubPorts), Sources: maps.Clone(l.state.Sources),
+		SubPorts: maps.Clone(l.state.SubPorts), Sources: maps.Clone(l.state.Sources), Policy: slices.Clone(l.state.Policy),
+	})
+}
+
+// Police puts policy in force for the endpoint behind a port; nil for none.
+func (l *Lab) Police(port uint16, e *judge.Endpoint) {
+	l.Publish(func(s *node.State) {
+		for len(s.Policy) <= int(port) {
+			s.Policy = append(s.Policy, nil)
+		}
+		s.Policy[port] = e
 	})
 }
 

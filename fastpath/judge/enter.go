@@ -1,0 +1,110 @@
+package judge
+
+import (
+	"margay.dev/margay/fastpath/flow"
+	"margay.dev/margay/fastpath/graph"
+)
+
+// flow-new makes a flow of each packet that policy allows and that may open one,
+// or has a known flow remember what was decided anew. The packet goes on as route
+// had said.
+//
+// Uses: the packet's case. Sets: flag Judged. Drops: flow-mid-flow, flow-table-full,
+// flow-over-share, flow-index-full, flow-tuple-taken.
+func newSpec(t *Court, onward []string) graph.Spec {
+	return graph.Spec{
+		Name: "flow-new", Edges: onward,
+		New: func(worker int) graph.Node { return &flowNew{t, t.Desk(worker)} },
+	}
+}
+
+type flowNew struct {
+	*Court
+	*Desk
+}
+
+// Specs declares the stops of a court. onward are the edges of the stop that
+// sends packets to policy-out, by which Case.Edge is numbered.
+func Specs(c *Court, onward []string) []graph.Spec {
+	return []graph.Spec{outSpec(c), inSpec(c), newSpec(c, onward)}
+}
+
+// Process enters each packet's flow.
+func (n *flowNew) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
+	for i, slot := range v.Index() {
+		c, m := n.Docket.At(slot), v.Meta(i)
+		if c.Packet.Kind == flow.Later {
+			next[i] = n.late(w, m, c)
+			continue
+		}
+		if why := n.enter(w, c); why != flow.NoReason {
+			next[i] = drop(m, graph.FlowReason(uint8(why)))
+			continue
+		}
+		if m.Flags&graph.FirstPart != 0 {
+			n.Desk.First(n.Tick(w), w.Mem, m, &c.Packet)
+		}
+		m.Flags |= graph.Judged
+		next[i] = c.Edge
+	}
+}
+
+// enter makes the flow of a case, or stamps it.
+func (n *flowNew) enter(w *graph.Worker, c *Case) flow.Reason {
+	if c.Flow != 0 {
+		n.Court.Flows.Stamp(c.Flow, c.Judged, decision(c)) // another worker may have been quicker: then its decision stands
+		return flow.NoReason
+	}
+	if c.Packet.Kind == flow.Untracked { // of no flow: judged each by itself
+		return flow.NoReason
+	}
+	start := flow.Start{Reverse: c.Key.Reverse(), Decision: decision(c)}
+	for _, e := range c.By {
+		if e != nil {
+			start.Endpoint = e.Account
+			break
+		}
+	}
+	return n.Desk.Flows.Insert(n.Tick(w), &c.Packet, &start).Reason
+}
+
+// late lets a fragment without transport header pass if its first has: of this
+// vector, or of one before.
+func (n *flowNew) late(w *graph.Worker, m *graph.Meta, c *Case) graph.Edge {
+	var part flow.Part
+	var results [1]flow.Result
+	packets := [1]flow.Packet{c.Packet}
+	if !part.Read(w.Mem[m.Off+uint32(m.L3):m.Off+m.Head], ShapeOf(m)) {
+		return drop(m, graph.FlowMalformed)
+	}
+	if why := n.Desk.Flows.Follow(n.Tick(w), &part, &packets[0]); why != flow.NoReason {
+		return drop(m, graph.FlowReason(uint8(why)))
+	}
+	n.Desk.Flows.Lookup(n.Tick(w), packets[:], results[:])
+	r := &results[0]
+	switch {
+	case r.Outcome == flow.Refused:
+		return drop(m, graph.FlowReason(uint8(r.Reason)))
+	case r.Outcome != flow.Hit && r.Outcome != flow.Stale, r.Generation != c.Generation:
+		return drop(m, graph.FlowFragmentUnknown)
+	}
+	if why := Denial(r.Verdict); why != graph.NoReason {
+		return drop(m, why)
+	}
+	m.Flags |= graph.Judged
+	return c.Edge
+}
+
+// First lets later fragments follow a datagram's first, m, which may pass.
+func (d *Desk) First(now flow.Tick, mem []byte, m *graph.Meta, p *flow.Packet) {
+	var part flow.Part
+	if part.Read(mem[m.Off+uint32(m.L3):m.Off+m.Head], ShapeOf(m)) {
+		d.Flows.First(now, &part, p)
+	}
+}
+
+// drop notes why a packet is dropped and answers with the edge that does it.
+func drop(m *graph.Meta, r graph.Reason) graph.Edge {
+	m.Reason = r
+	return graph.Drop
+}

@@ -1,0 +1,200 @@
+package node
+
+import (
+	"margay.dev/margay/fastpath/fib"
+	"margay.dev/margay/fastpath/flow"
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/judge"
+	"margay.dev/margay/internal/pkt"
+)
+
+// flow sends packets of known flows on by what was decided about their flow,
+// and opens a case for each of the others. It stands in the way only while an
+// endpoint has policy.
+//
+// Uses: Off, Len, Head, L3, L4, Proto, InPort, Segments, GSO, Flags. Sets:
+// Adjacency, Hash, flag Judged. Drops: no-policy, spoofed-source, egress-denied,
+// ingress-denied, flow-*.
+const (
+	flowDrop graph.Edge = iota
+	flowRewrite
+	flowRoute
+)
+
+func flowSpec(t *Tables) graph.Spec {
+	return graph.Spec{
+		Name:  "flow",
+		Edges: []string{flowDrop: graph.DropName, flowRewrite: "rewrite", flowRoute: "route"},
+		New: func(worker int) graph.Node {
+			return &flowStop{Tables: t, Desk: t.Court.Desk(worker)}
+		},
+	}
+}
+
+// flowStride is how many packets are looked up at once: what that takes stays in
+// the nearest cache.
+const flowStride = 32
+
+type flowStop struct {
+	*Tables
+	*judge.Desk
+	packets [flowStride]flow.Packet
+	results [flowStride]flow.Result
+}
+
+// Process looks the flows of a vector up, a part of it at a time.
+//
+//fastpath:hot
+func (n *flowStop) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
+	metas, idx := v.Metas(), v.Index()
+	r := ruling{view: n.FIB.View(), st: n.state.Load(), generation: n.Court.Generation()}
+	if len(r.st.Policy) == 0 { // held until nobody had policy any more
+		for i := range next {
+			next[i] = flowRoute
+		}
+		return
+	}
+	for len(idx) > 0 {
+		part := min(len(idx), flowStride)
+		n.read(w, metas, idx[:part])
+		n.Desk.Flows.Lookup(n.Court.Tick(w), n.packets[:part], n.results[:part])
+		for i, slot := range idx[:part] {
+			next[i] = n.decide(w, &r, &metas[slot&graph.SlotMask], slot, i)
+		}
+		idx, next = idx[part:], next[part:]
+	}
+}
+
+// ruling is what a vector's packets are judged by.
+type ruling struct {
+	view       fib.View
+	st         *State
+	generation uint64
+}
+
+// read takes what the flow table must know from the packets of idx.
+//
+//fastpath:hot
+func (n *flowStop) read(w *graph.Worker, metas *graph.Slots, idx []uint16) {
+	for i, slot := range idx {
+		m := &metas[slot&graph.SlotMask]
+		m.Flags &^= graph.Judged | graph.OnTrial
+		p := &n.packets[i&(flowStride-1)]
+		p.Read(w.Mem[m.Off+uint32(m.L3):m.Off+m.Head], judge.ShapeOf(m))
+		if m.Flags&graph.FromUs != 0 {
+			p.Kind = flow.Untracked
+		}
+		if p.Kind == flow.Later {
+			n.follow(w, m, p)
+		}
+	}
+}
+
+// follow gives a fragment without transport header the key of its datagram's
+// first. One whose first is not known stays as it is: whether that matters is
+// known when it is known where the packet goes.
+func (n *flowStop) follow(w *graph.Worker, m *graph.Meta, p *flow.Packet) {
+	var part flow.Part
+	if part.Read(w.Mem[m.Off+uint32(m.L3):m.Off+m.Head], judge.ShapeOf(m)) {
+		p.Why = n.Desk.Flows.Follow(n.Court.Tick(w), &part, p)
+	}
+}
+
+// decide says by which edge the i-th packet of the part leaves.
+//
+//fastpath:hot
+func (n *flowStop) decide(w *graph.Worker, by *ruling, m *graph.Meta, slot uint16, i int) graph.Edge {
+	r := &n.results[i&(flowStride-1)]
+	if r.Generation == by.generation && (r.Outcome == flow.Hit || r.Outcome == flow.Stale) {
+		return n.settled(w, by, m, i)
+	}
+	if r.Outcome == flow.Refused && r.Ref != 0 {
+		return dropped(m, graph.FlowReason(uint8(r.Reason)))
+	}
+	if m.Flags&graph.FromUs != 0 {
+		return flowRoute
+	}
+	n.open(w, by, m, slot, i)
+	return flowRoute
+}
+
+// settled sends a packet on by what is in force for its flow.
+//
+//fastpath:hot
+func (n *flowStop) settled(w *graph.Worker, by *ruling, m *graph.Meta, i int) graph.Edge {
+	r := &n.results[i&(flowStride-1)]
+	if why := judge.Denial(r.Verdict); why != graph.NoReason {
+		return dropped(m, why)
+	}
+	in := by.st.port(m.InPort)
+	if in.Flags&(Workload|NoPolicyState) != 0 {
+		if why := refuseBack(by, in, m, fib.NextHopID(r.Back)); why != graph.NoReason {
+			return dropped(m, why)
+		}
+	}
+	m.Flags |= graph.Judged
+	if m.Flags&graph.FirstPart != 0 {
+		n.Desk.First(n.Court.Tick(w), w.Mem, m, &n.packets[i&(flowStride-1)])
+	}
+	id, single := by.view.Single(fib.NextHopID(r.NextHop))
+	if !single {
+		return flowRoute
+	}
+	a := by.view.Adjacency(id)
+	if a.Kind != fib.Rewrite || m.Flags&graph.Expiring != 0 || tooBig(w.Mem, m, a.MTU) || a.Port == m.InPort {
+		return flowRoute
+	}
+	m.Adjacency = uint32(id)
+	return flowRewrite
+}
+
+// refuseBack is the strict check of an endpoint's packets of a known flow: what
+// goes the other way would leave by the port that m came by.
+//
+//fastpath:hot
+func refuseBack(by *ruling, in *Port, m *graph.Meta, back fib.NextHopID) graph.Reason {
+	if in.Flags&NoPolicyState != 0 {
+		return graph.NoPolicy
+	}
+	a := by.view.Adjacency(by.view.Resolve(back, 0))
+	if a.Port != m.InPort || a.Kind != fib.Rewrite && a.Kind != fib.Incomplete {
+		return graph.SpoofedSource
+	}
+	return graph.NoReason
+}
+
+// open makes a case of a packet that no flow speaks for.
+func (n *flowStop) open(w *graph.Worker, by *ruling, m *graph.Meta, slot uint16, i int) {
+	c, p, r := n.Docket.At(slot), &n.packets[i], &n.results[i]
+	*c = judge.Case{Packet: *p, Key: p.Key, Generation: by.generation}
+	m.Flags |= graph.OnTrial
+	switch {
+	case p.Kind == flow.Later: // its first may be in the same vector: flow-new asks again
+		if p.Why != flow.FragmentUnknown {
+			c.Unfit = p.Why
+		}
+	case p.Kind == flow.Untracked, r.Outcome == flow.Refused && r.Reason == flow.UnknownQuote:
+		alone(w.Mem, m, c)
+	case r.Outcome == flow.Refused:
+		c.Unfit = r.Reason
+	case r.Outcome == flow.Hit || r.Outcome == flow.Stale: // judged by other tables
+		c.Flow, c.Judged = r.Ref, r.Generation
+		c.Key = n.Court.Flows.Original(r.Ref)
+		c.Reply = (c.Key != p.Key) != (p.Kind == flow.Quote) // what an error quotes went the other way
+	}
+}
+
+// alone has a packet judged by what it is itself: one that can be of no flow, or an
+// ICMP error that quotes none that we know (Calico: such errors are ordinary
+// packets).
+func alone(mem []byte, m *graph.Meta, c *judge.Case) {
+	s := judge.ShapeOf(m)
+	s.L4 = 0
+	c.Packet.Read(mem[m.Off+uint32(m.L3):m.Off+m.Head], s) // the addresses alone
+	c.Packet.Kind = flow.Untracked
+	c.Key = c.Packet.Key
+	if (m.Proto == pkt.ProtoICMP || m.Proto == pkt.ProtoICMPv6) && m.L4 != 0 {
+		at := int(m.Off + uint32(m.L4))
+		c.Key.Tail |= uint64(mem[at])<<8 | uint64(mem[at+1])
+	}
+}

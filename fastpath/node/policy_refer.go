@@ -1,0 +1,55 @@
+package node
+
+import (
+	"margay.dev/margay/fastpath/fib"
+	"margay.dev/margay/fastpath/graph"
+)
+
+// refer decides for each packet, and sends those on to policy that it concerns
+// and that no flow speaks for; their cases say by which edge they go on.
+//
+//fastpath:hot
+func (n *route) refer(view *fib.View, st *State, mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) {
+	for i, slot := range idx {
+		m := &metas[slot&graph.SlotMask]
+		hop := n.batch.NextHop(uint8(i))
+		e := direct(view, st, mem, m, hop)
+		next[i] = e
+		if e == routeDrop || e == routeError || m.Flags&(graph.Judged|graph.FromUs) != 0 {
+			continue
+		}
+		out := st.HostPort
+		if e != routePunt && e != routeEcho {
+			out = view.Adjacency(fib.AdjacencyID(m.Adjacency)).Port
+		}
+		if st.policy(m.InPort) == nil && st.policy(out) == nil {
+			continue
+		}
+		if m.Flags&graph.OnTrial == 0 { // policy came into force behind flow's back, in this very pass
+			next[i] = dropped(m, graph.NoPolicy)
+			continue
+		}
+		n.summon(st, slot, m, e, hop, out)
+		next[i] = routePolicy
+	}
+}
+
+// summon notes in a packet's case who is to judge it: whose policy concerns the
+// port it came in by, and the one it would leave by. What a node sends to its own
+// endpoints is not judged there (Calico: traffic from the endpoint's own node is
+// always allowed).
+//
+//fastpath:hot
+func (n *route) summon(st *State, slot uint16, m *graph.Meta, e graph.Edge, hop fib.NextHopID, out uint16) {
+	c, from, to := n.Docket.At(slot), m.InPort, out
+	if c.Reply {
+		from, to = to, from
+		c.NextHop[1] = uint32(hop)
+	} else {
+		c.NextHop[0] = uint32(hop)
+	}
+	c.Edge, c.By[0], c.ToHost = e, st.policy(from), to == st.HostPort
+	if from != st.HostPort {
+		c.By[1] = st.policy(to)
+	}
+}

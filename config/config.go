@@ -57,6 +57,9 @@ type Forwarder struct {
 	Frames int `json:"frames"`
 	// Supers are packet buffers of 68 KiB, for what TUN devices deliver.
 	Supers int `json:"supers"`
+	// Flows is the memory for connections of endpoints that have policy, in MiB:
+	// one holds some 3,600.
+	Flows int `json:"flows"`
 	// Socket is where clients and tools connect; its folder is made 0700. The
 	// next forwarder connects to HandOverSuffix behind it.
 	Socket string `json:"socket"`
@@ -101,7 +104,7 @@ func Default() Forwarder {
 	}
 	return Forwarder{
 		Node: node, Workers: max(1, runtime.NumCPU()-1), BusyPoll: BusyPollNever, Spin: Duration(30 * time.Microsecond),
-		Burst: 64, Frames: 16384, Supers: 384,
+		Burst: 64, Frames: 16384, Supers: 384, Flows: 64,
 		Socket: pb.DefaultSocket, StateDir: "/var/lib/margay", Metrics: "127.0.0.1:9479",
 		Log: Log{Format: "text", Level: "info"},
 	}
@@ -150,6 +153,7 @@ func (c Forwarder) Validate() error {
 	between("burst", c.Burst, 1, 256)
 	between("frames", c.Frames, 64, 1<<19)
 	between("supers", c.Supers, 0, 1<<14)
+	between("flows", c.Flows, 2, 1<<16)
 	if c.Node == "" {
 		bad("node", `""`, "a name")
 	}

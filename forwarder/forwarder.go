@@ -99,7 +99,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 func (d *Daemon) planeConfig() plane.Config {
 	return plane.Config{
 		Workers: d.cfg.Workers, CPUs: d.cfg.CPUs, BusyPoll: d.cfg.BusyPoll == config.BusyPollAlways,
-		Spin: time.Duration(d.cfg.Spin), Burst: d.cfg.Burst, Frames: d.cfg.Frames, Supers: d.cfg.Supers,
+		Spin: time.Duration(d.cfg.Spin), Burst: d.cfg.Burst, Frames: d.cfg.Frames, Supers: d.cfg.Supers, FlowBytes: d.cfg.Flows << 20,
 		Log: d.log, Journal: d.journal,
 	}
 }

@@ -15,10 +15,11 @@ import (
 // is new before what names it, what goes after all that named it. changed are
 // the client's routes to look at, nil for all. Failures of objects are noted
 // and retried; an error means that the workers did not move on.
-func (p *Plane) converge(ctx context.Context, changed *desired.Routes) error {
+func (p *Plane) converge(ctx context.Context, changed *desired.Change) error {
 	p.failures++ // taken back at the end, when all went well
 	done := true
 	opened := p.openPorts(ctx)
+	done = p.noteTables("policy", p.police(changed)) && done
 	p.publish() // before the first packet of a new port
 	for _, e := range opened {
 		if err := p.drive(ctx, e); err != nil {
@@ -26,12 +27,8 @@ func (p *Plane) converge(ctx context.Context, changed *desired.Routes) error {
 			p.take(ctx, e)
 		}
 	}
-	if err := p.paths.Converge(p.pathsWanted(changed)); err != nil {
-		p.note("tables", ReasonTables, err.Error())
-		done = false
-	} else {
-		p.note("tables", "", "")
-	}
+	done = p.noteTables("tables", p.paths.Converge(p.pathsWanted(changed))) && done
+	p.tables.Court.Moved()
 	p.convergeHost(ctx)
 	p.convergeSteering()
 	done = p.removePorts(ctx) && done
@@ -42,6 +39,7 @@ func (p *Plane) converge(ctx context.Context, changed *desired.Routes) error {
 	if err := p.engine.Quiesce(ctx); err != nil {
 		return fmt.Errorf("wait for workers to leave the state before generation %d: %w", p.generation, err)
 	}
+	done = p.noteTables("policy", p.discharge(changed)) && done
 	p.paths.Quiesced()
 	p.indexes.release()
 	p.engine.Kick()
@@ -65,8 +63,12 @@ func (p *Plane) pause() {
 	p.mu.Lock()
 }
 
-func (p *Plane) pathsWanted(changed *desired.Routes) paths.Want {
-	w := paths.Want{State: p.want, Ports: make(map[string]paths.Port, len(p.ports)), Changed: changed, Pause: p.pause}
+func (p *Plane) pathsWanted(changed *desired.Change) paths.Want {
+	w := paths.Want{State: p.want, Ports: make(map[string]paths.Port, len(p.ports)), Pause: p.pause}
+	if changed != nil {
+		routes := changed.Routes()
+		w.Changed = &routes
+	}
 	for name, e := range p.ports {
 		if !e.leaves {
 			w.Ports[name] = p.pathsPort(e)
@@ -90,13 +92,25 @@ func (p *Plane) publish() {
 			s.HostPort = e.index
 		}
 	}
+	p.policing.Begin()
 	for _, endpoint := range p.want.Endpoints {
 		if e := p.ports[endpoint.Port]; e != nil {
 			guard(&s.Ports[e.index], endpoint)
+			p.judge(s, e.index, endpoint)
 		}
 	}
 	p.publishAddresses(s)
 	p.tables.Publish(s)
+}
+
+// noteTables notes whether tables are as they should be, and says so.
+func (p *Plane) noteTables(object string, err error) bool {
+	if err != nil {
+		p.note(object, ReasonTables, err.Error())
+		return false
+	}
+	p.note(object, "", "")
+	return true
 }
 
 // guard marks a port as an endpoint's. Several may share an L2 port; then no
@@ -108,7 +122,7 @@ func guard(port *node.Port, e *desired.Endpoint) {
 	}
 	port.Peer = mac
 	port.Flags |= node.Workload
-	if !e.PolicyOff {
+	if e.Policy == desired.NoPolicy {
 		port.Flags |= node.NoPolicyState
 	}
 }

@@ -41,6 +41,7 @@ type Estate struct {
 	Memory     umem.Config
 	Stock      int // which of the two caches of the planes is the giver's
 	Arena      Place
+	Flows      Place
 	Anchor     Place // of the registration with AF_XDP, NoPlace before the first such port
 	Steering   *SteeringEstate
 	Ports      []PortEstate
@@ -148,7 +149,7 @@ func (p *Plane) estate() (*Estate, []int, error) {
 	var fds descriptors
 	e := &Estate{
 		Namespace: id, Generation: p.generation, Memory: p.arena.Config(), Stock: p.stock,
-		Arena: fds.add(p.arena.FD()), Anchor: NoPlace, Neighbours: p.paths.Export(),
+		Arena: fds.add(p.arena.FD()), Flows: fds.add(p.flowMemory.FD()), Anchor: NoPlace, Neighbours: p.paths.Export(),
 	}
 	if d.xsk.umem != nil {
 		e.Anchor = fds.add(d.xsk.umem.Anchor())
@@ -312,6 +313,7 @@ func (p *Plane) Forsake() error {
 	if p.steering != nil {
 		errs.add(p.steering.Close())
 	}
+	errs.add(p.flowMemory.Close())
 	errs.add(p.arena.Close())
 	return errs.err()
 }

@@ -30,7 +30,11 @@ func Inherit(ctx context.Context, cfg Config, e *Estate, fds []int, s *desired.S
 	}
 	p := newPlane(cfg, arena)
 	p.stock = 1 - e.Stock&1
-	if err := p.build(); err != nil {
+	err = p.takeFlows(h.fd(e.Flows))
+	if err == nil {
+		err = p.build()
+	}
+	if err != nil {
 		return nil, errors.Join(err, arena.Close(), h.close())
 	}
 	if err := p.inherit(ctx, e, h, s); err != nil {

@@ -17,13 +17,16 @@ import (
 	"sync"
 	"time"
 
+	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/node"
 	"margay.dev/margay/fastpath/umem"
 	"margay.dev/margay/fastpath/xsk"
 	"margay.dev/margay/forwarder/desired"
 	"margay.dev/margay/forwarder/paths"
+	"margay.dev/margay/forwarder/policing"
 	"margay.dev/margay/internal/hostnet/journal"
+	"margay.dev/margay/internal/mem"
 )
 
 // Config says how the dataplane runs.
@@ -35,6 +38,8 @@ type Config struct {
 	Burst    int
 	Frames   int
 	Supers   int
+	// FlowBytes is the memory for connections, of endpoints that have policy.
+	FlowBytes int
 
 	Log     *slog.Logger
 	Journal *journal.Journal // of changes to the host; nil only where no host port is wanted
@@ -51,6 +56,7 @@ type Plane struct {
 	log    *slog.Logger
 	arena  *umem.Arena
 	tables *node.Tables
+	flows  *flow.Table
 	engine *graph.Engine
 	opener Opener
 	kicked chan struct{} // holds one: a burst of events is one pass
@@ -61,6 +67,9 @@ type Plane struct {
 	generation uint64
 	changed    time.Time // when generation came into force
 	paths      *paths.Writer
+	policing   *policing.Writer
+	unpoliced  error       // why sets or programs are not what the state says
+	flowMemory *mem.Region // of flows
 	ports      map[string]*portEntry
 	byIndex    map[uint16]*portEntry
 	indexes    indexes
@@ -98,7 +107,11 @@ func New(cfg Config) (*Plane, error) {
 		cfg.Log.Warn("packet memory is less than was asked for", "fallback", f)
 	}
 	p := newPlane(cfg, arena)
-	if err := p.build(); err != nil {
+	err = p.makeFlows()
+	if err == nil {
+		err = p.build()
+	}
+	if err != nil {
 		_ = arena.Close()
 		return nil, err
 	}
@@ -110,11 +123,12 @@ func newPlane(cfg Config, arena *umem.Arena) *Plane {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	tables := node.NewTables()
+	police := policing.New()
+	tables := node.NewTablesOver(police.Labels())
 	return &Plane{
 		cfg: cfg, log: cfg.Log, arena: arena, tables: tables, kicked: make(chan struct{}, 1),
 		turn: make(turn, 1), offers: make(chan struct{}),
-		want: desired.Empty(), paths: paths.New(tables.FIB, cfg.Now),
+		want: desired.Empty(), paths: paths.New(tables.FIB, cfg.Now), policing: police,
 		ports: map[string]*portEntry{}, byIndex: map[uint16]*portEntry{}, indexes: indexes{next: 1},
 		spaces: map[string]*space{}, conditions: conditions{now: map[string]Condition{}},
 	}
@@ -164,13 +178,11 @@ func (p *Plane) Apply(ctx context.Context, generation uint64, c *desired.Change,
 		return faults, nil
 	}
 	p.want, p.generation, p.changed = next, generation, p.cfg.Now()
-	changed := c.Routes()
-	hint := &changed
 	if snapshot {
-		hint = nil
+		c = nil
 	}
 	p.verify = snapshot
-	err = p.converge(ctx, hint)
+	err = p.converge(ctx, c)
 	if p.failures > 0 {
 		p.kick() // Run then tries again, with growing pauses
 	}
@@ -254,6 +266,7 @@ func (p *Plane) Run(ctx context.Context) error {
 		case <-ticker.C:
 			beats++
 			p.beat(beats)
+			p.ageFlows(ctx)
 			again = beats%int(verifyEvery/tick) == 0
 		case <-p.kicked:
 			again = true
@@ -276,9 +289,8 @@ func (p *Plane) pass(ctx context.Context) {
 	defer p.turn.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	none := desired.NewRoutes()
 	p.verify = true
-	if err := p.converge(ctx, &none); err != nil {
+	if err := p.converge(ctx, desired.NewChange()); err != nil {
 		p.log.Error("converge", "error", err)
 	}
 }
@@ -348,6 +360,7 @@ func (p *Plane) Close() error {
 	if p.steering != nil {
 		errs.add(p.steering.Close())
 	}
+	errs.add(p.flowMemory.Close())
 	errs.add(p.arena.Close())
 	if err := errs.err(); err != nil {
 		return fmt.Errorf("close dataplane: %w", err)

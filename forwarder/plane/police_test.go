@@ -1,0 +1,121 @@
+package plane
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	pb "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/classifier"
+	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/label"
+)
+
+// image allows sources that are in set 1.
+func image(t *testing.T) []byte {
+	t.Helper()
+	c, err := classifier.Compile([]classifier.Rule{
+		{ID: 1, Action: classifier.Allow, Source: classifier.Side{Sets: []classifier.SetID{1}}},
+	}, classifier.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Image
+}
+
+// policed is pod i, which may send everything, and be sent what program 1 allows.
+func policed(i int) (*pb.Port, *pb.Endpoint) {
+	p, e := pod(i)
+	e.Policy = pb.Endpoint_POLICY_ENFORCED
+	e.Ingress = []*pb.Stage{{Program4: 1, Program6: 1, Name: "default"}}
+	return p, e
+}
+
+func member(addrs ...int) *pb.PrefixColumns {
+	c := &pb.PrefixColumns{}
+	for _, i := range addrs {
+		four, six := addr4(i).As4(), addr6(i).As16()
+		c.Addresses4, c.Lengths4 = append(c.Addresses4, four[:]...), append(c.Lengths4, 32)
+		c.Addresses6, c.Lengths6 = append(c.Addresses6, six[:]...), append(c.Lengths6, 128)
+	}
+	return c
+}
+
+// drops waits until so many packets were dropped for a reason since it was 0.
+func (b *bench) drops(r graph.Reason, n uint64) {
+	b.t.Helper()
+	for end := time.Now().Add(time.Minute); b.Engine().Total().Drops[r] != n; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("%d packets dropped for %v, want %d", b.Engine().Total().Drops[r], r, n)
+		}
+	}
+}
+
+func TestPolicyIsEnforced(t *testing.T) {
+	for _, workers := range []int{1, 2} {
+		t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) {
+			b := newBench(t, workers)
+			one, e1 := pod(1)
+			two, e2 := policed(2)
+			part := &pb.ProgramPart{Id: 1, Size: uint32(len(image(t))), Image: image(t)}
+			b.apply(true, &pb.Chunk{
+				Ports: []*pb.Port{one, two}, Endpoints: []*pb.Endpoint{e1, e2},
+				Sets: []*pb.SetMembers{{Set: 1, Joined: member(1)}}, Programs: []*pb.ProgramPart{part},
+			})
+			send := func() { b.opener.get("p1").Inject(0, packet(addr4(1), addr4(2)), packet(addr6(1), addr6(2))) }
+			send()
+			b.collect("p2", 2)
+			b.apply(false, &pb.Chunk{Sets: []*pb.SetMembers{{Set: 1, Left: member(1), Joined: member(3)}}})
+			send() // of flows that are known, and may not go on
+			b.drops(graph.IngressDenied, 2)
+			b.apply(false, &pb.Chunk{Sets: []*pb.SetMembers{{Set: 1, Joined: member(1)}}})
+			send()
+			b.collect("p2", 2)
+			e2.Ingress = nil
+			b.apply(false, &pb.Chunk{Endpoints: []*pb.Endpoint{e2}, RemovedPrograms: []uint32{1}})
+			send() // no stages: nothing is allowed
+			b.drops(graph.IngressDenied, 4)
+			b.apply(false, &pb.Chunk{RemovedEndpoints: []string{"p2"}, RemovedPorts: []string{"p2"}})
+			if n := b.flows.Held(1) + b.flows.Held(2); n > 2 {
+				t.Errorf("%d flows are charged, of 2", n)
+			}
+		})
+	}
+}
+
+// A state whose sets the table has no room for leaves its endpoints closed, says
+// so, and opens them when there is room.
+func TestPolicyThatCannotBeHeldFailsClosed(t *testing.T) {
+	b := newBench(t, 1)
+	one, e1 := pod(1)
+	two, e2 := policed(2)
+	full := &pb.Chunk{
+		Ports: []*pb.Port{one, two}, Endpoints: []*pb.Endpoint{e1, e2}, Sets: []*pb.SetMembers{{Set: 1, Joined: member(1)}},
+		Programs: []*pb.ProgramPart{{Id: 1, Size: uint32(len(image(t))), Image: image(t)}},
+	}
+	for id := range uint32(label.MaxSets) {
+		full.Sets = append(full.Sets, &pb.SetMembers{Set: 2 + id, Joined: member(1)})
+	}
+	b.apply(true, full)
+	if c := b.Conditions(); !told(c, "policy", "narrow the widest prefixes") {
+		t.Errorf("conditions are %v", c)
+	}
+	b.opener.get("p1").Inject(0, packet(addr4(1), addr4(2)), packet(addr6(1), addr6(2)))
+	b.drops(graph.NoPolicy, 2)
+	b.apply(false, &pb.Chunk{RemovedSets: []uint32{2, 3, 4}})
+	if c := b.Conditions(); told(c, "policy", "") {
+		t.Errorf("conditions are %v", c)
+	}
+	b.opener.get("p1").Inject(0, packet(addr4(1), addr4(2)), packet(addr6(1), addr6(2)))
+	b.collect("p2", 2)
+}
+
+func told(list []Condition, object, message string) bool {
+	for _, c := range list {
+		if c.Object == object && c.Reason == ReasonTables && strings.Contains(c.Message, message) {
+			return true
+		}
+	}
+	return false
+}

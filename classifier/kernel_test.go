@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -44,7 +45,9 @@ func fenced[T any](t testing.TB, n int) []T {
 }
 
 // someProgram makes a program that no compiler would: any window of the key, any
-// leaf, as many levels as a walk may have. Load would take it.
+// leaf, as many levels as a walk may have. Load would take it. Boxes are in the
+// order of their ranks, and the fallback of a leaf is not before its boxes, as
+// docs/CLASSIFIER.md has it.
 func someProgram(t testing.TB, rng *rand.Rand) *Program {
 	p := &Program{verdicts: make([]Verdict, 1+rng.IntN(1<<rng.IntN(20)))}
 	none := uint32(len(p.verdicts) - 1)
@@ -59,10 +62,16 @@ func someProgram(t testing.TB, rng *rand.Rand) *Program {
 			p.boxes[i] = someBox(rng, none)
 		}
 	}
+	slices.SortFunc(p.boxes[:boxes], func(a, b box) int { return int(a.rank()) - int(b.rank()) })
 	var cells []uint64
 	leaf := func() uint64 {
 		first := rng.IntN(boxes + 1)
-		return leafCell(uint32(first), uint32(rng.IntN(min(boxes-first, 1<<rng.IntN(7))+1)), rng.Uint32N(none+1))
+		count := rng.IntN(min(boxes-first, 1<<rng.IntN(7)) + 1)
+		lowest := uint32(0)
+		if count > 0 {
+			lowest = p.boxes[first+count-1].rank()
+		}
+		return leafCell(uint32(first), uint32(count), lowest+rng.Uint32N(none+1-lowest))
 	}
 	cell := func(below int) uint64 {
 		if below == 0 || rng.IntN(3) == 0 {

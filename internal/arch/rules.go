@@ -1,5 +1,7 @@
 package arch
 
+import "slices"
+
 // Rule is one row of the import table: packages below In, but not below Except,
 // must not import what Forbid names.
 type Rule struct {
@@ -14,7 +16,7 @@ type Rule struct {
 // Rules is the import table of the house. Tests may import what they like: the
 // rules are about what is in the binaries.
 func Rules() []Rule {
-	return append(planes(), append(layers(), homes()...)...)
+	return slices.Concat(planes(), layers(), policies(), homes())
 }
 
 // planes keeps control out of the packet path.
@@ -77,6 +79,18 @@ func layers() []Rule {
 			Name: "headers and memory stand alone", In: []string{"internal/pkt", "internal/mem", "internal/pcapng"}, Reach: true,
 			Forbid: []string{"./fastpath", "./classifier", "./crypto", "./internal/hostnet", "./internal/lab", "./api", "./config", "./control"},
 			Why:    "everything stands on them",
+		},
+	}
+}
+
+// policies keeps apart what policy is calculated from, what calculates it, and
+// what the outcome is held against.
+func policies() []Rule {
+	return []Rule{
+		{
+			Name: "conversion knows resources alone", In: []string{"policy/kubernetes"}, Reach: true,
+			Forbid: []string{"./fastpath", "./classifier", "./forwarder", "./config", "./internal", "./policy"},
+			Why:    "what an object means does not depend on who calculates with it, and a cluster's objects are only parsed here",
 		},
 		{
 			Name: "a judge of policies knows none of them", In: []string{"internal/lab/truth", "internal/lab/probe"}, Reach: true,

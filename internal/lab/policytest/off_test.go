@@ -15,6 +15,7 @@ func TestOverTheLab(t *testing.T) {
 	w := raise(t, cyclonus(t))
 	t.Run("with policy off, what refuses fails", w.policyOff)
 	t.Run("with kernel filters, nothing fails", w.kernelFilters)
+	t.Run("with policy of ours, nothing fails", w.ours)
 	t.Run("a dead node refuses nobody", w.deadNode) // the last: it stays dead
 }
 

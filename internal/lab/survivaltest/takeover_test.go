@@ -13,10 +13,15 @@ import (
 const handOvers = 12
 
 // A forwarder hands over to another under load: nothing of a connection is lost,
-// the account goes on, and the kernels' own packets pass untouched.
+// the account goes on, and the kernels' own packets pass untouched. With two
+// workers pods have policy: no connection that the one forwarder has judged is
+// strange to the other.
 func TestHandedOverUnderLoad(t *testing.T) {
 	for _, workers := range []int{1, 2} {
 		w := raise(t, workers, nil)
+		if workers == 2 {
+			w.police(`{action: Allow}`)
+		}
 		w.everybody()
 		frames := w.frames("north")
 		l := loadUp(w)

@@ -24,6 +24,7 @@ import (
 	. "margay.dev/margay/internal/hostnet/hostnettest"
 	"margay.dev/margay/internal/lab"
 	"margay.dev/margay/internal/lab/load"
+	"margay.dev/margay/internal/lab/policies"
 )
 
 // patience is what anything may take on a machine that is busy with other things.
@@ -334,4 +335,24 @@ func (w *world) everybody() {
 		w.t.Logf("%s has dropped %v", n.Name, w.counters(n.Name).Drops)
 	}
 	w.t.Fatalf("pods do not reach each other:\n\t%s", strings.Join(missing, "\n\t"))
+}
+
+// police gives every pod policy: it may send everything, and be sent what the
+// rule says.
+func (w *world) police(rule string) {
+	w.t.Helper()
+	objects, err := policies.Read([]byte(`{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: all}, spec: {
+		selector: has(pod), types: [Ingress, Egress], ingress: [` + rule + `], egress: [{action: Allow}]}}`))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	d, err := policies.New(w.Lab, func(_, name string) string { return name })
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	if err := d.Apply(ctx, append(objects, policies.Pods(w.Lab)...)); err != nil {
+		w.t.Fatal(err)
+	}
 }

@@ -55,7 +55,8 @@ func newLists() lists {
 //
 //fastpath:hot
 func (l *lists) at(id uint32) []classifier.SetID {
-	if uint(id>>recordBits) >= uint(len(l.records)) || l.records[id>>recordBits] == nil {
+	// No list has id 0, and its page may come into being while a reader asks.
+	if id == 0 || uint(id>>recordBits) >= uint(len(l.records)) || l.records[id>>recordBits] == nil {
 		return nil
 	}
 	r := l.records[id>>recordBits][id&(1<<recordBits-1)]

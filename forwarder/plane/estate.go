@@ -313,7 +313,7 @@ func (p *Plane) Forsake() error {
 	if p.steering != nil {
 		errs.add(p.steering.Close())
 	}
-	errs.add(p.flowMemory.Close())
+	errs.add(p.closeFlows())
 	errs.add(p.arena.Close())
 	return errs.err()
 }

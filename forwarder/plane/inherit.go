@@ -35,7 +35,7 @@ func Inherit(ctx context.Context, cfg Config, e *Estate, fds []int, s *desired.S
 		err = p.build()
 	}
 	if err != nil {
-		return nil, errors.Join(err, arena.Close(), h.close())
+		return nil, errors.Join(err, p.closeFlows(), arena.Close(), h.close())
 	}
 	if err := p.inherit(ctx, e, h, s); err != nil {
 		return nil, errors.Join(err, p.Forsake(), h.close())

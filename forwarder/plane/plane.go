@@ -112,8 +112,7 @@ func New(cfg Config) (*Plane, error) {
 		err = p.build()
 	}
 	if err != nil {
-		_ = arena.Close()
-		return nil, err
+		return nil, errors.Join(err, p.closeFlows(), arena.Close())
 	}
 	p.engine.Start()
 	return p, nil
@@ -360,7 +359,7 @@ func (p *Plane) Close() error {
 	if p.steering != nil {
 		errs.add(p.steering.Close())
 	}
-	errs.add(p.flowMemory.Close())
+	errs.add(p.closeFlows())
 	errs.add(p.arena.Close())
 	if err := errs.err(); err != nil {
 		return fmt.Errorf("close dataplane: %w", err)

@@ -29,6 +29,14 @@ func (p *Plane) makeFlows() error {
 	return nil
 }
 
+// closeFlows gives the memory of connections back, if there is any.
+func (p *Plane) closeFlows() error {
+	if p.flowMemory == nil {
+		return nil
+	}
+	return p.flowMemory.Close()
+}
+
 // maxEndpoints is how many endpoints flows can be charged to: one for each port.
 const maxEndpoints = 4096
 

@@ -1395,15 +1395,18 @@ func (x *RouteColumns) GetNextHops6() []uint32 {
 
 // Endpoint is a workload behind a port. Its addresses are routed to the port.
 type Endpoint struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
-	Addresses     []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"` // prefixes it may send from and receives for
-	Mac           []byte                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`             // on L2 ports: 6 bytes, or none: learnt
-	Policy        Endpoint_Policy        `protobuf:"varint,5,opt,name=policy,proto3,enum=margay.dataplane.v1.Endpoint_Policy" json:"policy,omitempty"`
-	Egress        []*Stage               `protobuf:"bytes,6,rep,name=egress,proto3" json:"egress,omitempty"`                            // judges what it sends; without stages nothing is allowed
-	Ingress       []*Stage               `protobuf:"bytes,7,rep,name=ingress,proto3" json:"ingress,omitempty"`                          // judges what it is sent
-	HostDenied    bool                   `protobuf:"varint,8,opt,name=host_denied,json=hostDenied,proto3" json:"host_denied,omitempty"` // what it sends to its own node is dropped, whatever egress says
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Port       string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	Addresses  []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"` // prefixes it may send from and receives for
+	Mac        []byte                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`             // on L2 ports: 6 bytes, or none: learnt
+	Policy     Endpoint_Policy        `protobuf:"varint,5,opt,name=policy,proto3,enum=margay.dataplane.v1.Endpoint_Policy" json:"policy,omitempty"`
+	Egress     []*Stage               `protobuf:"bytes,6,rep,name=egress,proto3" json:"egress,omitempty"`                            // judges what it sends; without stages nothing is allowed
+	Ingress    []*Stage               `protobuf:"bytes,7,rep,name=ingress,proto3" json:"ingress,omitempty"`                          // judges what it is sent
+	HostDenied bool                   `protobuf:"varint,8,opt,name=host_denied,json=hostDenied,proto3" json:"host_denied,omitempty"` // what it sends to its own node is dropped, whatever egress says
+	// Of staged policies: judged beside the others and counted, never enforced.
+	StagedEgress  []*Stage `protobuf:"bytes,9,rep,name=staged_egress,json=stagedEgress,proto3" json:"staged_egress,omitempty"`
+	StagedIngress []*Stage `protobuf:"bytes,10,rep,name=staged_ingress,json=stagedIngress,proto3" json:"staged_ingress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1492,6 +1495,20 @@ func (x *Endpoint) GetHostDenied() bool {
 		return x.HostDenied
 	}
 	return false
+}
+
+func (x *Endpoint) GetStagedEgress() []*Stage {
+	if x != nil {
+		return x.StagedEgress
+	}
+	return nil
+}
+
+func (x *Endpoint) GetStagedIngress() []*Stage {
+	if x != nil {
+		return x.StagedIngress
+	}
+	return nil
 }
 
 // Stage is a tier of policy that concerns an endpoint in one direction, or its
@@ -1642,6 +1659,7 @@ type SetMembers struct {
 	Set           uint32                 `protobuf:"varint,1,opt,name=set,proto3" json:"set,omitempty"`
 	Joined        *PrefixColumns         `protobuf:"bytes,2,opt,name=joined,proto3" json:"joined,omitempty"`
 	Left          *PrefixColumns         `protobuf:"bytes,3,opt,name=left,proto3" json:"left,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"` // for people: the selector or the list it comes from; empty: as it was
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1695,6 +1713,13 @@ func (x *SetMembers) GetLeft() *PrefixColumns {
 		return x.Left
 	}
 	return nil
+}
+
+func (x *SetMembers) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 // ProgramPart is a part of a compiled rule list. The parts of a program come in
@@ -1776,6 +1801,7 @@ type RuleName struct {
 	Policy        string                 `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`  // kind/name or kind/namespace/name
 	Egress        bool                   `protobuf:"varint,4,opt,name=egress,proto3" json:"egress,omitempty"` // of its egress rules
 	Index         uint32                 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`   // from 0, among those
+	Text          string                 `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`      // for people: what it says, in one line
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1843,6 +1869,13 @@ func (x *RuleName) GetIndex() uint32 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *RuleName) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
 }
 
 // HostPort is the TUN by which packets reach the node's own stack and come
@@ -2235,7 +2268,7 @@ const file_api_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"addresses6\x12\x1a\n" +
 	"\blengths6\x18\x05 \x01(\fR\blengths6\x12\x1d\n" +
 	"\n" +
-	"next_hops6\x18\x06 \x03(\rR\tnextHops6\"\xe7\x02\n" +
+	"next_hops6\x18\x06 \x03(\rR\tnextHops6\"\xeb\x03\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x12\x1c\n" +
@@ -2245,7 +2278,10 @@ const file_api_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"\x06egress\x18\x06 \x03(\v2\x1a.margay.dataplane.v1.StageR\x06egress\x124\n" +
 	"\aingress\x18\a \x03(\v2\x1a.margay.dataplane.v1.StageR\aingress\x12\x1f\n" +
 	"\vhost_denied\x18\b \x01(\bR\n" +
-	"hostDenied\">\n" +
+	"hostDenied\x12?\n" +
+	"\rstaged_egress\x18\t \x03(\v2\x1a.margay.dataplane.v1.StageR\fstagedEgress\x12A\n" +
+	"\x0estaged_ingress\x18\n" +
+	" \x03(\v2\x1a.margay.dataplane.v1.StageR\rstagedIngress\">\n" +
 	"\x06Policy\x12\x0f\n" +
 	"\vPOLICY_NONE\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2264,23 +2300,25 @@ const file_api_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"\n" +
 	"addresses6\x18\x03 \x01(\fR\n" +
 	"addresses6\x12\x1a\n" +
-	"\blengths6\x18\x04 \x01(\fR\blengths6\"\x92\x01\n" +
+	"\blengths6\x18\x04 \x01(\fR\blengths6\"\xa6\x01\n" +
 	"\n" +
 	"SetMembers\x12\x10\n" +
 	"\x03set\x18\x01 \x01(\rR\x03set\x12:\n" +
 	"\x06joined\x18\x02 \x01(\v2\".margay.dataplane.v1.PrefixColumnsR\x06joined\x126\n" +
-	"\x04left\x18\x03 \x01(\v2\".margay.dataplane.v1.PrefixColumnsR\x04left\"_\n" +
+	"\x04left\x18\x03 \x01(\v2\".margay.dataplane.v1.PrefixColumnsR\x04left\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"_\n" +
 	"\vProgramPart\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\rR\x06offset\x12\x14\n" +
-	"\x05image\x18\x04 \x01(\fR\x05image\"t\n" +
+	"\x05image\x18\x04 \x01(\fR\x05image\"\x88\x01\n" +
 	"\bRuleName\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x16\n" +
 	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06egress\x18\x04 \x01(\bR\x06egress\x12\x14\n" +
-	"\x05index\x18\x05 \x01(\rR\x05index\"\x80\x01\n" +
+	"\x05index\x18\x05 \x01(\rR\x05index\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\"\x80\x01\n" +
 	"\bHostPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x16\n" +
@@ -2370,16 +2408,18 @@ var file_api_dataplane_v1_dataplane_proto_depIdxs = []int32{
 	2,  // 24: margay.dataplane.v1.Endpoint.policy:type_name -> margay.dataplane.v1.Endpoint.Policy
 	19, // 25: margay.dataplane.v1.Endpoint.egress:type_name -> margay.dataplane.v1.Stage
 	19, // 26: margay.dataplane.v1.Endpoint.ingress:type_name -> margay.dataplane.v1.Stage
-	20, // 27: margay.dataplane.v1.SetMembers.joined:type_name -> margay.dataplane.v1.PrefixColumns
-	20, // 28: margay.dataplane.v1.SetMembers.left:type_name -> margay.dataplane.v1.PrefixColumns
-	27, // 29: margay.dataplane.v1.Steering.services:type_name -> margay.dataplane.v1.Steering.Service
-	3,  // 30: margay.dataplane.v1.Dataplane.Connect:input_type -> margay.dataplane.v1.ClientMessage
-	4,  // 31: margay.dataplane.v1.Dataplane.Connect:output_type -> margay.dataplane.v1.ServerMessage
-	31, // [31:32] is the sub-list for method output_type
-	30, // [30:31] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	19, // 27: margay.dataplane.v1.Endpoint.staged_egress:type_name -> margay.dataplane.v1.Stage
+	19, // 28: margay.dataplane.v1.Endpoint.staged_ingress:type_name -> margay.dataplane.v1.Stage
+	20, // 29: margay.dataplane.v1.SetMembers.joined:type_name -> margay.dataplane.v1.PrefixColumns
+	20, // 30: margay.dataplane.v1.SetMembers.left:type_name -> margay.dataplane.v1.PrefixColumns
+	27, // 31: margay.dataplane.v1.Steering.services:type_name -> margay.dataplane.v1.Steering.Service
+	3,  // 32: margay.dataplane.v1.Dataplane.Connect:input_type -> margay.dataplane.v1.ClientMessage
+	4,  // 33: margay.dataplane.v1.Dataplane.Connect:output_type -> margay.dataplane.v1.ServerMessage
+	33, // [33:34] is the sub-list for method output_type
+	32, // [32:33] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_api_dataplane_v1_dataplane_proto_init() }

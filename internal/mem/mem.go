@@ -40,7 +40,7 @@ const (
 	KindFlows                 // the flow table (fastpath/flow)
 )
 
-// Region is one memfd, mapped shared. It is created once and then only read
+// Region is one memfd, or a file in memory (Keep), mapped shared. It is created once and then only read
 // or written through Payload; its methods are safe for concurrent use but Close.
 type Region struct {
 	fd        int
@@ -90,8 +90,8 @@ func Attach(fd int, kind Kind, version uint32) (*Region, error) {
 	if st.Size < HeaderSize || st.Size > math.MaxInt-2*hugePage {
 		return nil, fmt.Errorf("attach memory fd %d of %d bytes: %w", fd, st.Size, ErrNotOurs)
 	}
-	if seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err != nil || seals&unix.F_SEAL_SHRINK == 0 {
-		return nil, fmt.Errorf("attach memory fd %d, which may shrink: %w", fd, ErrNotOurs)
+	if seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err != nil || seals&unix.F_SEAL_SHRINK == 0 && private(fd) != nil {
+		return nil, fmt.Errorf("attach memory fd %d, which others may shrink: %w", fd, ErrNotOurs)
 	}
 	r, err := mapAll(fd, int(st.Size))
 	if err != nil {
@@ -140,14 +140,14 @@ func (r *Region) Payload() []byte {
 	return r.data[HeaderSize : HeaderSize+r.size : HeaderSize+r.size]
 }
 
-// FD is the memfd, to be passed to another process; the region keeps owning it.
+// FD is its descriptor, to be passed to another process; the region keeps owning it.
 func (r *Region) FD() int { return r.fd }
 
 // Fallbacks tells, a line each, what was asked of the kernel for the memory and
 // not had. It costs speed, never correctness, and the operator must hear of it.
 func (r *Region) Fallbacks() []string { return r.fallbacks }
 
-// Close unmaps the payload and closes the memfd. No view may be used after it.
+// Close unmaps the payload and closes the descriptor. No view may be used after it.
 func (r *Region) Close() error {
 	if r.data == nil {
 		return os.ErrClosed
@@ -156,7 +156,7 @@ func (r *Region) Close() error {
 	return errors.Join(r.Unmap(), unix.Close(fd))
 }
 
-// Unmap is Close that leaves the memfd to the caller.
+// Unmap is Close that leaves the descriptor to the caller.
 func (r *Region) Unmap() error {
 	if r.data == nil {
 		return os.ErrClosed

@@ -2,6 +2,7 @@ package classifier
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 )
 
@@ -30,7 +31,7 @@ type sideClasses struct {
 	uses  []int      // rules that name a set, by its index
 	holds [][]span32 // a set's local classes, by its index
 
-	fixed, missing bool // no set may be added; one that is not there was asked for
+	shared bool // ids and index are a program's
 }
 
 // rows are combinations of sets, each a sorted list of their indexes: row i is
@@ -67,11 +68,10 @@ func rowKey(sets []uint32) string {
 // need numbers a set that a rule names.
 func (s *sideClasses) need(id SetID) uint32 {
 	i, ok := s.index[id]
-	if s.fixed {
-		s.missing = s.missing || !ok
-		return i
-	}
 	if !ok {
+		if s.shared {
+			s.ids, s.index, s.shared = slices.Clone(s.ids), maps.Clone(s.index), false
+		}
 		i = uint32(len(s.ids))
 		s.index[id] = i
 		s.ids = append(s.ids, id)

@@ -66,7 +66,7 @@ func Compile(list []Rule, o Options) (*Compiled, error) {
 		return nil, fmt.Errorf("compile %d rules into %d bytes: %d boxes, %d cells and %d boxes in a row take %d: raise the budget or split the list",
 			len(list), w.budget, len(p.boxes)-padBoxes, len(p.cells), len(p.linear.boxes), p.size)
 	}
-	c := &Compiled{Image: p.encode(), Sets: w.sets(), Report: Report{
+	c := &Compiled{Image: p.Image(), Sets: w.sets(), Report: Report{
 		Rules: len(list), Boxes: len(p.boxes) - padBoxes, Cells: len(p.cells), Trees: len(p.trees), Levels: p.levels, Bytes: p.size,
 	}}
 	for i, s := range p.sides {

@@ -1,6 +1,7 @@
 package classifier_test
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -10,7 +11,8 @@ import (
 	"margay.dev/margay/classifier/classifiertest"
 )
 
-// However a list is edited, it is judged as the oracle judges what came of it;
+// However a list is edited, it is judged as the oracle judges what came of it,
+// also from its image and where rules name sets that no rule has named before;
 // the program of before goes on as it was.
 func TestEditedProgramsAgreeWithTheOracle(t *testing.T) {
 	refused := uint64(0)
@@ -24,6 +26,10 @@ func TestEditedProgramsAgreeWithTheOracle(t *testing.T) {
 			w.V6 = false
 		}
 		donors := slices.Clone(list)
+		if seed%3 > 0 {
+			donors = append(donors, w.Rules(rng, 5)...)
+			w.Learn(donors)
+		}
 		first := w.Compile(t, rng, list, classifier.Options{Editable: true})
 		p, now := first, list
 		for range 16 {
@@ -36,7 +42,14 @@ func TestEditedProgramsAgreeWithTheOracle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			sent, err := classifier.Load(next.Image())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Tell(next)
+			w.Tell(sent)
 			w.Agree(t, rng, after, next, 60)
+			w.Agree(t, rng, after, sent, 60)
 			w.Agree(t, rng, now, p, 20)
 			p, now = next, after
 		}
@@ -53,8 +66,6 @@ func TestEditRefuses(t *testing.T) {
 	sets.Source.Sets = []classifier.SetID{9}
 	raw := classifiertest.Load(t, []classifier.Rule{rule, rule}, classifier.Options{Editable: true})
 	over := classifiertest.Load(t, []classifier.Rule{sets}, classifier.Options{})
-	other := rule
-	other.Destination.Sets = []classifier.SetID{9} // the source side knows it, this one does not
 	tests := map[string]struct {
 		p       *classifier.Program
 		edits   []classifier.Edit
@@ -67,7 +78,7 @@ func TestEditRefuses(t *testing.T) {
 		"a rule with a fault":          {raw, []classifier.Edit{{Rule: classifier.Rule{}}}, false},
 		"too many rules":               {raw, slices.Repeat([]classifier.Edit{{Rule: rule}}, classifier.MaxAdded+1), true},
 		"sets in a list without":       {raw, []classifier.Edit{{Rule: sets}}, true},
-		"a set that is new":            {over, []classifier.Edit{{Rule: other}}, true},
+		"loaded with edits":            {edited(t, raw), []classifier.Edit{{Remove: true}}, true},
 		"a list that is not editable":  {classifiertest.Load(t, []classifier.Rule{rule}, classifier.Options{}), []classifier.Edit{{Remove: true}}, true},
 		"prefixes and nothing to name": {over, []classifier.Edit{{Rule: classifier.Rule{Action: classifier.Deny, Source: classifier.Side{Nets: classifiertest.Net(rand.New(rand.NewPCG(1, 1)))}}}}, true},
 	}
@@ -78,5 +89,44 @@ func TestEditRefuses(t *testing.T) {
 				t.Errorf("got %v, %v; want an error, ErrCompile in it: %v", p, err, tt.compile)
 			}
 		})
+	}
+}
+
+// edited is a program with a rule more, as its image has it.
+func edited(t *testing.T, p *classifier.Program) *classifier.Program {
+	t.Helper()
+	q, err := p.Edit(nil, classifier.Edit{Rule: classifier.Rule{ID: 2, Action: classifier.Deny}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err = classifier.Load(q.Image())
+	if err != nil || !q.Edited() {
+		t.Fatalf("edited: %v, %v", q.Edited(), err)
+	}
+	return q
+}
+
+// What was added and removed again leaves nothing behind.
+func TestEditsThatCancelOut(t *testing.T) {
+	list := []classifier.Rule{{ID: 1, Action: classifier.Allow, Source: classifier.Side{Sets: []classifier.SetID{1}}}}
+	c, err := classifier.Compile(list, classifier.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := classifier.Load(c.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.AddClass(7, []classifier.SetID{1, 2}) // what a program was told of is not in its image
+	q, err := p.Edit(nil, classifier.Edit{Rule: list[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := q.Edit(nil, classifier.Edit{Remove: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !q.Edited() || r.Edited() || !bytes.Equal(r.Image(), c.Image) || bytes.Equal(q.Image(), c.Image) {
+		t.Errorf("edited: %v, and then %v; the image is that of before: %v, and then %v", q.Edited(), r.Edited(), bytes.Equal(q.Image(), c.Image), bytes.Equal(r.Image(), c.Image))
 	}
 }

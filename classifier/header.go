@@ -22,8 +22,9 @@ func readHeader(b []byte) (h header, err error) {
 	if m := binary.LittleEndian.Uint64(b[offMagic:]); m != magic {
 		return h, fmt.Errorf("magic %#x, want %#x", m, uint64(magic))
 	}
-	if v := u32(offVersion); v != version {
-		return h, fmt.Errorf("version %d, want %d", v, version)
+	v := u32(offVersion)
+	if v != version && v != editedTo {
+		return h, fmt.Errorf("version %d, want %d or %d", v, version, editedTo)
 	}
 	if n := binary.LittleEndian.Uint64(b[offSize:]); n != uint64(len(b)) {
 		return h, fmt.Errorf("it says %d bytes", n)
@@ -36,6 +37,10 @@ func readHeader(b []byte) (h header, err error) {
 	for i := range h.sides {
 		s, at := &h.sides[i], offExtra+8+12*i
 		s.sets, s.known, s.members = u32(at), u32(at+4), u32(at+8)
+	}
+	h.added, h.removed, h.addedBoxes, h.addedTerms = u32(offAdded), u32(offRemoved), u32(offEdits), u32(offEdits+4)
+	if h.edited() != (v == editedTo) {
+		return h, fmt.Errorf("version %d with %d added and %d removed rules, want them from version %d on", v, h.added, h.removed, editedTo)
 	}
 	for i := range h.starts {
 		h.starts[i] = uint32(u32(offStarts + 4*i))
@@ -52,6 +57,8 @@ func (h *header) check(size int) error {
 		return fmt.Errorf("%d rules, want at most %d", h.rules, MaxRules)
 	case h.boxes > maxBoxes:
 		return fmt.Errorf("%d boxes, want at most %d", h.boxes, maxBoxes)
+	case h.added > MaxAdded || h.removed > MaxRemoved || h.addedBoxes > maxAddedBoxes:
+		return fmt.Errorf("%d added rules of %d boxes, %d removed, want at most %d, %d, %d", h.added, h.addedBoxes, h.removed, MaxAdded, maxAddedBoxes, MaxRemoved)
 	case h.levels > maxLevels || h.trees > maxTrees || h.logs > 1:
 		return fmt.Errorf("%d levels, %d trees, %d log trees, want at most %d, %d, %d", h.levels, h.trees, h.logs, maxLevels, maxTrees, 1)
 	}

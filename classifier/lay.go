@@ -74,15 +74,19 @@ func (p *Program) counts() counts {
 	n := counts{mode: p.mode, rules: p.Rules(), boxes: len(p.boxes) - padBoxes, cells: len(p.cells), linear: len(p.linear.boxes), terms: len(p.linear.terms)}
 	for i, s := range p.sides {
 		if s != nil {
-			r := s.rows.Load()
+			r := s.compiled()
 			n.sides[i].sets, n.sides[i].known, n.sides[i].members = len(s.ids), int(r.count()), len(r.sets)
 		}
+	}
+	if o := p.over; o != nil {
+		n.added, n.removed, n.addedBoxes, n.addedTerms = len(o.added), len(o.removed), len(o.block.boxes), len(o.block.terms)
 	}
 	return n
 }
 
-// encode writes the program as an image.
-func (p *Program) encode() []byte {
+// Image is the program as Load takes it, edits included, and without the classes
+// that it was told of.
+func (p *Program) Image() []byte {
 	n := p.counts()
 	at := n.parts()
 	b := make([]byte, at[numParts])
@@ -99,14 +103,31 @@ func (p *Program) encode() []byte {
 	putWords(b[at[partTerms]:], p.linear.terms, 4)
 	for i, s := range p.sides {
 		if s != nil {
-			r := s.rows.Load()
+			r := s.compiled()
 			putWords(b[at[partSides+3*i]:], s.ids, 4)
 			putWords(b[at[partSides+3*i+1]:], r.at, 4)
 			putWords(b[at[partSides+3*i+2]:], r.sets, 4)
 		}
 	}
+	if p.over != nil {
+		p.over.encode(b, at)
+	}
 	binary.LittleEndian.PutUint32(b[offChecksum:], checksum(b))
 	return b
+}
+
+// encode writes what edits have changed.
+func (o *overlay) encode(b []byte, at [numParts + 1]int) {
+	putWords(b[at[partRemoved]:], o.removed, 4)
+	for i := range o.added {
+		binary.LittleEndian.PutUint32(b[at[partBefore]+4*i:], o.added[i].before)
+		binary.LittleEndian.PutUint32(b[at[partAdded]+4*i:], uint32(o.added[i].verdict))
+	}
+	for i := range o.block.boxes {
+		o.block.boxes[i].write(b[at[partAddedBoxes]+i*boxSize:])
+	}
+	putWords(b[at[partAddedTermAt]:], o.block.termAt, 4)
+	putWords(b[at[partAddedTerms]:], o.block.terms, 4)
 }
 
 // encodeHeader writes all of the header but the checksum.
@@ -114,9 +135,12 @@ func (p *Program) encodeHeader(b []byte, n *counts) {
 	le := binary.LittleEndian
 	le.PutUint64(b[offMagic:], magic)
 	le.PutUint32(b[offVersion:], version)
+	if n.edited() {
+		le.PutUint32(b[offVersion:], editedTo)
+	}
 	le.PutUint32(b[offMode:], uint32(p.mode))
 	le.PutUint64(b[offSize:], uint64(len(b)))
-	putWords(b[offRules:], []int{n.rules, n.boxes, n.cells, p.levels, len(p.trees), len(p.logs)}, 4)
+	putWords(b[offRules:], []int{n.rules, n.boxes, n.cells, p.levels, len(p.trees), len(p.logs), n.added, n.removed}, 4)
 	putWords(b[offStarts:], p.starts[:], 4)
 	for i, t := range slices.Concat(p.trees, make([]tree, maxTrees-len(p.trees)), p.logs) {
 		le.PutUint64(b[offRoots+i*rootSize:], t.root)
@@ -126,7 +150,7 @@ func (p *Program) encodeHeader(b []byte, n *counts) {
 	for _, s := range n.sides {
 		extra = append(extra, s.sets, s.known, s.members)
 	}
-	putWords(b[offExtra:], extra, 4)
+	putWords(b[offExtra:], append(extra, n.addedBoxes, n.addedTerms), 4)
 }
 
 // putWords writes numbers one after the other, of 4 or 8 bytes each.

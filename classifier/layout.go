@@ -7,6 +7,7 @@ import "margay.dev/margay/classifier/cut"
 const (
 	magic      = 0x534c435947524d00 // "\0MRGYCLS" read as a little-endian word
 	version    = 1
+	editedTo   = 2 // the version of an image that has edits
 	headerSize = 256
 	maxLevels  = cut.MaxLevels
 	maxTrees   = cut.MaxTrees // beside one of Log rules
@@ -22,10 +23,13 @@ const (
 	offLevels   = 44
 	offTrees    = 48
 	offLogTrees = 52
+	offAdded    = 56  // rules that edits have added
+	offRemoved  = 60  // ranks that they have removed
 	offStarts   = 64  // maxLevels words of 32 bits
 	offRoots    = 128 // maxTrees entries of rootSize, and one for the log tree
 	rootSize    = 16
 	offExtra    = 208 // counts of the sections behind the verdicts, 32 bits each
+	offEdits    = 240 // boxes and terms of the added rules, 32 bits each
 
 	cellSize    = cut.CellSize
 	boxSize     = cut.BoxSize
@@ -95,7 +99,13 @@ type counts struct {
 	rules, boxes, cells int
 	linear, terms       int
 	sides               [2]struct{ sets, known, members int }
+
+	added, removed         int // what edits have changed
+	addedBoxes, addedTerms int
 }
+
+// edited reports whether there are edits.
+func (n *counts) edited() bool { return n.added+n.removed > 0 }
 
 // The sections of an image, in their order.
 const (
@@ -105,8 +115,14 @@ const (
 	partLinear
 	partTermAt
 	partTerms
-	partSides // ids, at and sets of the source side
-	numParts  = partSides + 6
+	partSides       // ids, at and sets of the source side, then of the other
+	partRemoved     = partSides + 6
+	partBefore      = partSides + 7
+	partAdded       = partSides + 8
+	partAddedBoxes  = partSides + 9
+	partAddedTermAt = partSides + 10
+	partAddedTerms  = partSides + 11
+	numParts        = partSides + 12
 )
 
 // parts are the offsets at which the sections begin; the last is the size of the image.
@@ -117,6 +133,10 @@ func (n *counts) parts() (at [numParts + 1]int) {
 		for i, s := range n.sides {
 			sizes[partSides+3*i], sizes[partSides+3*i+1], sizes[partSides+3*i+2] = s.sets*4, (s.known+1)*4, s.members*4
 		}
+	}
+	sizes[partRemoved], sizes[partBefore], sizes[partAdded], sizes[partAddedBoxes] = n.removed*4, n.added*4, n.added*verdictSize, n.addedBoxes*boxSize
+	if n.mode == Classes && n.edited() {
+		sizes[partAddedTermAt], sizes[partAddedTerms] = (n.added+1)*4, n.addedTerms*4
 	}
 	at[0] = headerSize
 	for i, size := range sizes {

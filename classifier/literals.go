@@ -21,6 +21,10 @@ func NewLiterals() *Literals {
 	return &Literals{ids: map[string]SetID{}, sets: map[SetID][]netip.Prefix{}}
 }
 
+// NumberAbove has sets numbered from above first, which is at most 1<<30. It is for
+// Literals that know no list yet.
+func (l *Literals) NumberAbove(first uint32) { l.number = SetID(first) }
+
 // ID is the set of a list of prefixes, whatever their order.
 func (l *Literals) ID(nets []netip.Prefix) SetID {
 	sorted := make([]netip.Prefix, len(nets))

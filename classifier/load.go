@@ -73,6 +73,9 @@ func Load(image []byte) (*Program, error) {
 			p.sides[i] = newSide(words[SetID](image[at[from]:], n.sets), rows[i])
 		}
 	}
+	if h.edited() {
+		p.over = readOverlay(image, &h.counts)
+	}
 	if err := p.verify(h); err != nil {
 		return nil, fmt.Errorf("load image of %d bytes: %w: %w", len(image), ErrImage, err)
 	}
@@ -96,6 +99,22 @@ func readBoxes(b []byte, n int) []box {
 		out[i] = readBox(b[i*boxSize:])
 	}
 	return out
+}
+
+// readOverlay reads what edits have changed.
+func readOverlay(image []byte, n *counts) *overlay {
+	at := n.parts()
+	o := &overlay{removed: words[uint32](image[at[partRemoved]:], n.removed), added: make([]addition, n.added), loaded: true}
+	before, verdicts := words[uint32](image[at[partBefore]:], n.added), words[Verdict](image[at[partAdded]:], n.added)
+	for i := range o.added {
+		o.added[i].before, o.added[i].verdict = before[i], verdicts[i]
+	}
+	o.block.boxes = readBoxes(image[at[partAddedBoxes]:], n.addedBoxes)
+	if n.mode == Classes {
+		o.block.termAt = words[uint32](image[at[partAddedTermAt]:], n.added+1)
+		o.block.terms = words[term](image[at[partAddedTerms]:], n.addedTerms)
+	}
+	return o
 }
 
 func readTrees(b []byte, h header) (trees, logs []tree) {

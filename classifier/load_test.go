@@ -44,6 +44,31 @@ func classImageOf(t testing.TB) []byte {
 	return c.Image
 }
 
+// editedImageOf is a short one over classes with rules removed, and rules added,
+// one of which names a set that no other does.
+func editedImageOf(t testing.TB) []byte {
+	var list []Rule
+	for i := range 6 {
+		port := uint16(i)
+		list = append(list, Rule{ID: uint32(i), Action: Deny, Source: Side{Sets: []SetID{SetID(1 + i%2)}, Ports: []Range{{port, port}}}})
+	}
+	list[0].Action = Log
+	c, err := Compile(list, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Load(c.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := Rule{ID: 99, Action: Allow, Source: Side{Sets: []SetID{5}}, Destination: Side{NotSets: []SetID{1}}}
+	p, err = p.Edit(nil, Edit{Position: 3, Rule: other}, Edit{Position: 5, Remove: true}, Edit{Position: 4, Rule: Rule{Action: Log}}, Edit{Position: 2, Remove: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Image()
+}
+
 // seal makes the checksum and the size right again.
 func seal(image []byte) {
 	binary.LittleEndian.PutUint64(image[offSize:], uint64(len(image)))
@@ -72,7 +97,7 @@ func roam(p *Program, seed uint64) {
 }
 
 func TestEveryBrokenByteIsRefused(t *testing.T) {
-	for _, image := range [][]byte{imageOf(t), classImageOf(t)} {
+	for _, image := range [][]byte{imageOf(t), classImageOf(t), editedImageOf(t)} {
 		breakEveryByte(t, image)
 	}
 }
@@ -82,7 +107,7 @@ func breakEveryByte(t *testing.T, image []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.levels < 2 || !p.HasLog() {
+	if p.levels < 2 && !p.Edited() || !p.HasLog() {
 		t.Fatalf("%d levels, log %v: the image is too plain to break", p.levels, p.HasLog())
 	}
 	for i := range image {
@@ -101,7 +126,7 @@ func breakEveryByte(t *testing.T, image []byte) {
 
 // With the checksum made right, each broken byte is refused or walked safely.
 func TestEveryForgedByteIsRefusedOrWalked(t *testing.T) {
-	for _, image := range [][]byte{imageOf(t), classImageOf(t)} {
+	for _, image := range [][]byte{imageOf(t), classImageOf(t), editedImageOf(t)} {
 		forgeEveryByte(t, image)
 	}
 }
@@ -173,6 +198,63 @@ func TestLeavesEndBeforeThePadding(t *testing.T) {
 	}
 }
 
+// Edits that contradict the list, or themselves, are refused.
+func TestForgedEditsAreRefused(t *testing.T) {
+	image := editedImageOf(t)
+	h, err := readHeader(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := h.parts()
+	plain, err := Compile([]Rule{{Action: Allow}}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		image  []byte
+		offset int
+		value  uint32
+	}{
+		"removals out of order":        {image, at[partRemoved], 5},
+		"a removal behind the end":     {image, at[partRemoved] + 4, 6},
+		"additions out of order":       {image, at[partBefore], 6},
+		"an addition behind the end":   {image, at[partBefore] + 4, 7},
+		"a box of no added rule":       {image, at[partAddedBoxes] + 12, 2 << 16},
+		"a term of a set that is none": {image, at[partAddedTerms], 3},
+		"terms out of order":           {image, at[partAddedTermAt] + 4, 9},
+		"too many additions":           {image, offAdded, MaxAdded + 1},
+		"too many removals":            {image, offRemoved, MaxRemoved + 1},
+		"too many boxes":               {image, offEdits, maxAddedBoxes + 1},
+		"edits of an earlier version":  {image, offVersion, version},
+		"no edits of a later version":  {plain.Image, offVersion, editedTo},
+		"edits of a list that is not":  {editedTrees(t), offMode, uint32(Addresses)},
+	} {
+		forged := append([]byte(nil), tt.image...)
+		binary.LittleEndian.PutUint32(forged[tt.offset:], tt.value)
+		seal(forged)
+		if p, err := Load(forged); !errors.Is(err, ErrImage) {
+			t.Errorf("%s: got %v, %v", name, p, err)
+		}
+	}
+}
+
+// editedTrees is an edited image of which the list beside the trees is gone.
+func editedTrees(t *testing.T) []byte {
+	c, err := Compile([]Rule{{Action: Allow}}, Options{Editable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Load(c.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err = p.Edit(nil, Edit{Remove: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.linear = block{}
+	return p.Image()
+}
+
 func TestTablesBeginOnLines(t *testing.T) {
 	for range 50 {
 		p, err := Load(imageOf(t))
@@ -194,6 +276,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(image, true)
 	f.Add(image[:headerSize], true)
 	f.Add(classImageOf(f), true)
+	f.Add(editedImageOf(f), true)
 	f.Fuzz(func(t *testing.T, image []byte, sealed bool) {
 		if sealed && len(image) >= headerSize {
 			seal(image)

@@ -10,6 +10,8 @@ import (
 const (
 	MaxAdded   = 64
 	MaxRemoved = 1024
+
+	maxAddedBoxes = 64 * MaxAdded
 )
 
 // ErrCompile is what Edit wraps where only a compile can make the change.
@@ -33,6 +35,15 @@ type overlay struct {
 	removed []uint32 // the ranks whose bit is set, ascending
 	added   []addition
 	block   block // boxes and terms of the added rules; a box's rank is the index of its rule
+	loaded  bool  // from an image, which does not have the added rules themselves
+}
+
+// bury marks the ranks that were removed, of so many.
+func (o *overlay) bury(rules int) {
+	o.dead = make([]uint64, rules/64+1)
+	for _, rank := range o.removed {
+		o.dead[rank/64] |= 1 << (rank % 64)
+	}
 }
 
 // addition is a rule that was added. It stands before the rank.
@@ -49,31 +60,39 @@ func (o *overlay) isDead(rank uint32) bool {
 
 // Edit returns a program that stands for the list after the edits, each made on
 // what the one before it left. It shares the tables of p, costs microseconds,
-// and is a little slower to match until the list is compiled anew. It reports an
-// edit that is not possible, and, wrapping ErrCompile, one that needs a compile:
-// too many changes, a set or list of prefixes that the program does not know,
-// or a program that was compiled without Options.Editable. l numbers the lists
-// of prefixes, as it did for the compile; a list that has none does without.
-// The goroutine that adds classes calls it.
+// and is a little slower to match until the list is compiled anew: a packet that
+// one of the edits concerns, or of a set that only added rules name, is judged
+// by reading the list. It must be told of every class before it is in force.
+//
+// It reports an edit that is not possible, and, wrapping ErrCompile, one that
+// needs a compile: too many changes, a rule with sets in a list that had none, a
+// program that was compiled without Options.Editable, or loaded with edits. l
+// numbers the lists of prefixes, as it did for the compile; a list that has none
+// does without. The goroutine that adds classes calls it.
 func (p *Program) Edit(l *Literals, edits ...Edit) (*Program, error) {
 	if len(p.linear.boxes) == 0 && p.Rules() > 0 && p.mode == Addresses {
 		return nil, fmt.Errorf("edit list of %d rules: it was not compiled to be editable: %w", p.Rules(), ErrCompile)
 	}
-	o := &overlay{dead: make([]uint64, p.Rules()/64+1)}
+	o := &overlay{}
 	if p.over != nil {
-		copy(o.dead, p.over.dead)
 		o.removed, o.added = slices.Clone(p.over.removed), slices.Clone(p.over.added)
+		if p.over.loaded {
+			return nil, fmt.Errorf("edit list of %d rules: it was loaded with edits, and the image does not have their rules: %w", p.length(o), ErrCompile)
+		}
 	}
 	for i := range edits {
 		if err := p.edit(o, &edits[i]); err != nil {
 			return nil, fmt.Errorf("edit %d of %d on list of %d rules: %w", i, len(edits), p.length(o), err)
 		}
 	}
-	if err := p.compare(o, l); err != nil {
+	q := *p
+	if q.over = o; len(o.removed)+len(o.added) == 0 {
+		q.over = nil
+	} else if err := q.compare(o, l); err != nil {
 		return nil, fmt.Errorf("edit list of %d rules: %w", p.length(o), err)
 	}
-	q := *p
-	q.over = o
+	n := q.counts()
+	q.size = n.parts()[numParts]
 	return &q, nil
 }
 
@@ -101,7 +120,6 @@ func (p *Program) edit(o *overlay, e *Edit) error {
 		}
 		at, _ := slices.BinarySearch(o.removed, rank)
 		o.removed = slices.Insert(o.removed, at, rank)
-		o.dead[rank/64] |= 1 << (rank % 64)
 	}
 	return nil
 }
@@ -137,12 +155,14 @@ func (p *Program) living(o *overlay, count int) uint32 {
 	return uint32(rank)
 }
 
-// compare makes the block of the added rules.
+// compare makes the overlay comparable: its bits and the block of the added
+// rules. A side of which they name another set becomes another side.
 func (p *Program) compare(o *overlay, l *Literals) error {
+	o.bury(p.Rules())
 	w := work{mode: p.mode, literals: l}
 	for i, s := range p.sides {
 		if s != nil {
-			w.sides[i] = sideClasses{ids: s.ids, index: s.lookup(), fixed: true}
+			w.sides[i] = sideClasses{ids: s.ids, index: s.lookup(), uses: make([]int, len(s.ids)), shared: true}
 		}
 	}
 	for i := range o.added {
@@ -157,8 +177,10 @@ func (p *Program) compare(o *overlay, l *Literals) error {
 			return fmt.Errorf("add rule of id %d: it has prefixes, and there is nothing to number them: %w", r[0].ID, ErrCompile)
 		}
 		w.terms = append(w.terms, w.termsOf(&r[0]))
-		if w.sides[0].missing || w.sides[1].missing {
-			return fmt.Errorf("add rule of id %d: it names a set that no rule of the list has named: %w", r[0].ID, ErrCompile)
+	}
+	for i, s := range p.sides {
+		if s != nil && !w.sides[i].shared {
+			p.sides[i] = newSide(w.sides[i].ids, s.compiled())
 		}
 	}
 	return w.overlaid(o)

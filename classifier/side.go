@@ -28,6 +28,13 @@ func newSide(ids []SetID, r rows) *side {
 	return s
 }
 
+// compiled are the local classes that the trees know.
+func (s *side) compiled() rows {
+	r := s.rows.Load()
+	n := r.at[s.known]
+	return rows{at: r.at[: s.known+1 : s.known+1], sets: r.sets[:n:n]}
+}
+
 // local is the local class of a class.
 //
 //fastpath:hot

@@ -41,26 +41,19 @@ func (p *Program) verify(h header) error {
 	return p.verifyList(h)
 }
 
-// verifyList checks the list beside the trees, and the sets that it names.
+// verifyList checks the list beside the trees, the edits of it, and the sets
+// that they name.
 func (p *Program) verifyList(h header) error {
-	last := uint32(0)
-	for i := range p.linear.boxes {
-		rank := p.linear.boxes[i].rank()
-		if rank < last || int(rank) >= h.rules {
-			return fmt.Errorf("box %d of the list: rank %d after %d, of %d", i, rank, last, h.rules)
+	if err := h.verifyBlock(&p.linear, h.rules, h.terms); err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	if h.edited() {
+		if err := p.verifyOverlay(h); err != nil {
+			return fmt.Errorf("edits: %w", err)
 		}
-		last = rank
 	}
 	if h.mode == Addresses {
 		return nil
-	}
-	if err := ascending(p.linear.termAt, h.terms); err != nil {
-		return fmt.Errorf("terms: %w", err)
-	}
-	for i, t := range p.linear.terms {
-		if s := t >> 31; int(t&termSet) >= h.sides[s].sets {
-			return fmt.Errorf("term %d: set %d of %d", i, t&termSet, h.sides[s].sets)
-		}
 	}
 	for i, s := range p.sides {
 		r := s.rows.Load()
@@ -74,6 +67,50 @@ func (p *Program) verifyList(h header) error {
 		}
 	}
 	return nil
+}
+
+// verifyBlock checks rules as boxes, of so many rules and terms.
+func (h *header) verifyBlock(b *block, rules, terms int) error {
+	last := uint32(0)
+	for i := range b.boxes {
+		rank := b.boxes[i].rank()
+		if rank < last || int(rank) >= rules {
+			return fmt.Errorf("box %d: rank %d after %d, of %d", i, rank, last, rules)
+		}
+		last = rank
+	}
+	if h.mode == Addresses {
+		return nil
+	}
+	if err := ascending(b.termAt, terms); err != nil {
+		return fmt.Errorf("terms: %w", err)
+	}
+	for i, t := range b.terms {
+		if s := t >> 31; int(t&termSet) >= h.sides[s].sets {
+			return fmt.Errorf("term %d: set %d of %d", i, t&termSet, h.sides[s].sets)
+		}
+	}
+	return nil
+}
+
+// verifyOverlay checks what edits have changed, and marks the ranks that are dead.
+func (p *Program) verifyOverlay(h header) error {
+	o := p.over
+	if len(p.linear.boxes) == 0 && h.rules > 0 {
+		return fmt.Errorf("there is no list of the %d rules beside the trees, which edits need", h.rules)
+	}
+	for i, rank := range o.removed {
+		if int(rank) >= h.rules || i > 0 && rank <= o.removed[i-1] {
+			return fmt.Errorf("removal %d of %d: rank %d of %d, want them ascending", i, h.removed, rank, h.rules)
+		}
+	}
+	for i := range o.added {
+		if before := o.added[i].before; int(before) > h.rules || i > 0 && before < o.added[i-1].before {
+			return fmt.Errorf("added rule %d of %d: before rank %d of %d, want them ascending", i, h.added, before, h.rules)
+		}
+	}
+	o.bury(h.rules)
+	return h.verifyBlock(&o.block, h.added, h.addedTerms)
 }
 
 // ascending reports offsets that fall, or that do not go from 0 to end.

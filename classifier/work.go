@@ -128,14 +128,13 @@ func (w *work) block() block {
 
 // overlaid makes the block of an overlay's added rules.
 func (w *work) overlaid(o *overlay) (err error) {
-	const limit = 64 * MaxAdded
 	for i := range o.added {
 		r := &o.added[i].rule
 		source, destination := w.open(addresses(nil)), w.open(addresses(nil))
 		if w.mode == Addresses {
 			source, destination = addresses(r.Source.Nets), addresses(r.Destination.Nets)
 		}
-		if w.linear, err = expand(w.linear, r, uint32(i), source, destination, limit); err != nil {
+		if w.linear, err = expand(w.linear, r, uint32(i), source, destination, maxAddedBoxes); err != nil {
 			return fmt.Errorf("add rule: %w: %w", ErrCompile, err)
 		}
 	}

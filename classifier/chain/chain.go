@@ -1,35 +1,23 @@
-// Package chain puts compiled lists of rules behind each other, as tiers, and
-// keeps those in force: equal lists are one program, which changes for all that
-// have it by one store.
+// Package chain puts compiled lists of rules behind each other, as tiers.
 package chain
 
 import (
 	"fmt"
-	"sync/atomic"
+	"slices"
 
 	"margay.dev/margay/classifier"
 )
 
-// List is an ordered list in force: a program that its writer replaces by one
-// store, while any number of readers match. Endpoints with equal lists share one.
-type List struct {
-	program atomic.Pointer[classifier.Program]
-}
+// List is a program of an ordered list. Endpoints with equal lists share one.
+type List struct{ program *classifier.Program }
 
-// NewList puts a program in force.
-func NewList(p *classifier.Program) *List {
-	l := &List{}
-	l.Publish(p)
-	return l
-}
+// NewList makes a list of a program that was told of every class.
+func NewList(p *classifier.Program) *List { return &List{p} }
 
-// Program is the program in force. A reader takes it once per burst.
+// Program is the list's program.
 //
 //fastpath:hot
-func (l *List) Program() *classifier.Program { return l.program.Load() }
-
-// Publish puts another program in force. It must have been told of every class.
-func (l *List) Publish(p *classifier.Program) { l.program.Store(p) }
+func (l *List) Program() *classifier.Program { return l.program }
 
 // Tier is a list with what happens to packets that none of its rules decides.
 type Tier struct {
@@ -114,6 +102,20 @@ func (c *Chain) after(tier int, v classifier.Verdict) (classifier.Verdict, bool)
 		return classifier.NewVerdict(end, classifier.EndOfTier, tier), end == classifier.Pass
 	}
 	return classifier.NewVerdict(v.Action(), v.Rule(), tier), true
+}
+
+// Tiers are the chain's, in their order.
+func (c *Chain) Tiers() []Tier { return slices.Clone(c.tiers) }
+
+// Walk is the verdict of the chain for a packet of which the list of each tier
+// says what ask does.
+func (c *Chain) Walk(ask func(tier int) classifier.Verdict) classifier.Verdict {
+	for t := range c.tiers {
+		if v, goesOn := c.after(t, ask(t)); !goesOn {
+			return v
+		}
+	}
+	return 0
 }
 
 // HasLog reports whether any list of the chain may have Log rules.

@@ -61,8 +61,18 @@ func agree(w *classifiertest.World, t testing.TB, c *chain.Chain, tiers []tier, 
 		asked[i] = packetOf(w, packets[i])
 	}
 	c.Match(asked, got)
+	var logs chain.Logs
 	for i, p := range packets {
 		steps := steps(w, tiers, p)
+		var met []classifier.Verdict
+		for _, s := range steps {
+			if s.Action() == classifier.Log {
+				met = append(met, s)
+			}
+		}
+		if c.Logged(&asked[i], got[i], &logs); !slices.Equal(logs.Met, met) {
+			t.Fatalf("%+v: it meets the Log rules %v, want %v", p, logs.Met, met)
+		}
 		want := classifier.Verdict(0)
 		if n := len(steps); n > 0 && steps[n-1].Action() != classifier.Pass {
 			want = steps[n-1]

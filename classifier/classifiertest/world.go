@@ -135,6 +135,20 @@ func (w *World) Compile(t testing.TB, rng *rand.Rand, list []classifier.Rule, o 
 	return p
 }
 
+// Learn takes up the literal lists of rules, as a label table would.
+func (w *World) Learn(list []classifier.Rule) {
+	for i := range list {
+		for _, s := range []*classifier.Side{&list[i].Source, &list[i].Destination} {
+			for _, nets := range [][]netip.Prefix{s.Nets, s.NotNets} {
+				if len(nets) > 0 {
+					id := w.Literals.ID(nets)
+					w.Sets[id] = w.Literals.Prefixes(id)
+				}
+			}
+		}
+	}
+}
+
 // Tell makes the classes of all addresses anew and tells the program.
 func (w *World) Tell(p *classifier.Program) {
 	for n := range uint32(64) {

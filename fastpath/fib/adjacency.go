@@ -55,6 +55,21 @@ type Adjacency struct {
 	_         [12]byte
 }
 
+// end is where packets go that an adjacency sends: a port, whether or not the
+// neighbour's address is known, or what the other kinds do.
+func (a *Adjacency) end() (e struct {
+	kind Kind
+	port uint16
+}) {
+	switch a.Kind {
+	case Attached, Rewrite, Incomplete:
+		e.kind, e.port = Rewrite, a.Port
+	default:
+		e.kind = a.Kind
+	}
+	return e
+}
+
 // SetGateway stores the address of the next hop; the zero Addr clears it.
 func (a *Adjacency) SetGateway(gw netip.Addr) {
 	a.Gateway = [16]byte{}
@@ -116,7 +131,11 @@ func (t *Table) SetAdjacency(id AdjacencyID, a Adjacency) error {
 		slot = t.freshSlot()
 		s.slots[slot] = a
 	}
-	if old := s.slotOf[id]; old != 0 {
+	old := s.slotOf[id]
+	if s.slots[old].end() != a.end() {
+		t.moves++
+	}
+	if old != 0 {
 		s.free.retire(old)
 	}
 	atomic.StoreUint32(&s.slotOf[id], slot)

@@ -154,6 +154,7 @@ func (h *nextHops) settle(g uint32) {
 	}
 	for b, a := range want {
 		if now[b] != uint32(a) {
+			h.moves++
 			atomic.StoreUint32(&now[b], uint32(a))
 		}
 	}

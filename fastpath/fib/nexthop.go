@@ -45,6 +45,7 @@ type nextHops struct {
 	members [][]Member
 	groups  pool
 	down    map[AdjacencyID]struct{}
+	moves   uint64 // of buckets
 }
 
 func newNextHops(now *generation) nextHops {
@@ -95,6 +96,9 @@ func (t *Table) SetNextHop(id NextHopID, members []Member) error {
 		return nil
 	case len(members) > 1:
 		word = groupBit | t.newGroup(AdjacencyID(old), members)
+	}
+	if word != old {
+		t.moves++
 	}
 	atomic.StoreUint32(&t.hops.hops[id], word)
 	if old&groupBit != 0 {

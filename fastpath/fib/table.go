@@ -20,6 +20,9 @@ var (
 type Table struct {
 	cur    atomic.Pointer[tables]
 	now    generation
+	moves  uint64 // of other things than routes
+	routed uint64 // changes of routes
+	watch  func(netip.Prefix)
 	v4, v6 family
 	hops   nextHops
 	adjs   adjacencies
@@ -102,10 +105,14 @@ func (t *Table) SetRoute(p netip.Prefix, nh NextHopID) error {
 	}
 	f, k, n := t.family(p.Addr().Is4()), keyOf(p.Addr()), p.Bits()
 	t.now++
-	if f.routes.get(k, n) == 0 {
+	was := f.routes.get(k, n)
+	if was == 0 {
 		if err := f.trie.reserve(); err != nil {
 			return fmt.Errorf("add route %s: %w", p, err)
 		}
+	}
+	if was != uint32(nh) {
+		t.moved(p)
 	}
 	f.routes.set(k, n, uint32(nh))
 	f.trie.set(k, n, uint32(nh))
@@ -122,6 +129,7 @@ func (t *Table) DeleteRoute(p netip.Prefix) bool {
 		return false
 	}
 	t.now++
+	t.moved(p)
 	_ = f.trie.reserve() // when full, the trie is merely not made smaller
 	coverBits, coverHop := f.routes.cover(k, n)
 	f.trie.clear(k, n, coverBits, coverHop)
@@ -163,6 +171,24 @@ func (t *Table) Len() int { return t.v4.routes.count + t.v6.routes.count }
 // it, waits until each reader has taken a View since (or is parked without
 // one), and then calls Quiesced with it.
 func (t *Table) Generation() uint64 { return uint64(t.now) }
+
+// Moves counts the changes after which a packet may go to another next hop or leave
+// by another port: of routes, of what next hops lead to, of an adjacency's port. A
+// link-layer address that is learnt, lost or changed is none of them.
+func (t *Table) Moves() uint64 { return t.routed + t.Shifts() }
+
+// Shifts counts those of Moves that may concern any prefix: all but changes of routes.
+func (t *Table) Shifts() uint64 { return t.moves + t.hops.moves }
+
+// Watch has each change of a route told, within the call that makes it: to whose
+// addresses packets may now go to another next hop. watch must not change the table.
+func (t *Table) Watch(watch func(netip.Prefix)) { t.watch = watch }
+
+func (t *Table) moved(p netip.Prefix) {
+	if t.routed++; t.watch != nil {
+		t.watch(p)
+	}
+}
 
 // Quiesced lets the table reuse what changes up to that generation made unreachable.
 // A reader that still uses a View from before may then be led astray.

@@ -100,6 +100,11 @@ func (t *Table) commit() error {
 		return fmt.Errorf("change %d memberships: %w", len(c.steps), err)
 	}
 	t.settle()
+	if t.watch != nil {
+		for _, p := range c.touched {
+			t.watch(p.netip())
+		}
+	}
 	return nil
 }
 

@@ -105,8 +105,9 @@ func (t *Table) move(r *row, cover uint32, ipv6, fresh bool) (moved bool, err er
 // each address goes to its last class at once.
 func (t *Table) admit() error {
 	c := &t.change
-	if t.watcher != nil {
-		for _, class := range c.born {
+	for _, class := range c.born {
+		t.births.note(class)
+		if t.watcher != nil {
 			t.watcher.ClassBorn(Class(class), t.classes.at(class))
 		}
 	}

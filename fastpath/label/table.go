@@ -52,8 +52,10 @@ type Table struct {
 	members members
 	owns    lists // what prefixes joined themselves
 	classes lists // what readers see: with what covers them
+	births  births
 	watcher Watcher
 	change  change // in progress
+	watch   func(netip.Prefix)
 
 	insert func(netip.Prefix, fib.NextHopID) error // trie.SetRoute for a prefix that is new to it
 }
@@ -128,6 +130,11 @@ func (t *Table) Replace(set classifier.SetID, prefixes []netip.Prefix) error {
 	return t.commit()
 }
 
+// Watch has each prefix told whose own sets change, before readers see it or just
+// after, within the call that changes them: its addresses may have another class now.
+// watch must not change the table.
+func (t *Table) Watch(watch func(netip.Prefix)) { t.watch = watch }
+
 // Len is the number of memberships, those that joined several times counted once.
 func (t *Table) Len() int { return t.members.count }
 
@@ -183,7 +190,7 @@ func (t *Table) Memory() Memory {
 	m := t.trie.Memory()
 	return Memory{
 		Trie:    m.Trie4 + m.Trie6 + m.Routes4 + m.Routes6 + m.NextHops + m.Adjacent,
-		Classes: t.classes.bytes(),
+		Classes: t.classes.bytes() + t.births.bytes(),
 		Members: t.owns.bytes() + t.rows[0].bytes(elem) + t.rows[1].bytes(elem) + t.members.bytes(elem) + t.change.bytes(),
 		Waiting: len(t.classes.waiting),
 	}

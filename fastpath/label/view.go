@@ -12,12 +12,13 @@ import (
 type View struct {
 	trie    fib.View
 	classes *lists
+	births  *births
 }
 
 // View returns the tables in force. It costs one load.
 //
 //fastpath:hot
-func (t *Table) View() View { return View{t.trie.View(), &t.classes} }
+func (t *Table) View() View { return View{t.trie.View(), &t.classes, &t.births} }
 
 // Lookup4 returns the class of an IPv4 address in host byte order.
 //

@@ -59,6 +59,6 @@
 // An entry carries what was decided, and the generation of the tables that it was
 // decided by. The caller compares that with the one in force. Where they differ it
 // looks at what the decision was made from (Decision): if that is as it was, it
-// stamps the flow with the new generation; if not, it judges the flow again by the
-// originator's key, and stamps that (Stamp, Original).
+// stamps the flow with the new generation (Renew); if not, it judges the flow again by
+// the originator's key, and stamps that (Stamp, Original).
 package flow

@@ -108,23 +108,26 @@ func (w *Worker) First(now Tick, part *Part, p *Packet) Reason {
 	})
 }
 
-// Follow gives a later fragment the key of its first, to be looked up by.
+// Follow gives a later fragment the key of its first, to be looked up by. One that
+// is refused gets none: it belongs to no flow.
 func (w *Worker) Follow(now Tick, part *Part, p *Packet) Reason {
 	return w.fragment(part, func(s *fragmentSet) Reason {
 		d := s.find(w.t, now, part)
 		if d == nil {
 			return FragmentUnknown
 		}
+		if why := d.add(part); why != NoReason {
+			return why
+		}
 		p.Kind, p.Key.Tail = Followed, d.tail
 		p.Seq, p.Length, p.Flags = d.seq+part.From-uint32(d.data), part.To-part.From, 0
 		if !part.More {
 			p.Flags = d.flags
 		}
-		why := d.add(part)
 		if d.total != 0 && d.pieces == 1 && d.has[0] == [2]uint16{0, d.total} {
 			d.key.Tail = 0 // complete
 		}
-		return why
+		return NoReason
 	})
 }
 

@@ -126,6 +126,8 @@ func (e *entry) fill(now Tick, p *Packet, n *Start) word {
 	put32(&r.created, uint32(now))
 	put32(&r.class[0], n.Class[0])
 	put32(&r.class[1], n.Class[1])
+	put32(&r.asked[0], n.Asked[0])
+	put32(&r.asked[1], n.Asked[1])
 	put(&c.verdict, pair(n.Verdict[1], n.Verdict[0]))
 	put32(&c.nextHop[0], n.NextHop[0])
 	put32(&c.nextHop[1], n.NextHop[1])

@@ -10,7 +10,7 @@ import (
 
 // LayoutVersion counts the layouts of a table's memory. Who attaches to a table
 // must have the same.
-const LayoutVersion = 1
+const LayoutVersion = 2
 
 // Tick is a time in quarters of a second of a clock that does not jump; it wraps
 // around after 34 years.
@@ -87,6 +87,15 @@ func (t *Timeouts) list() [timeoutCount]time.Duration {
 	return [timeoutCount]time.Duration{t.TCPOpening, t.TCPEstablished, t.TCPClosed, t.TCPReset, t.UDPOneWay, t.UDP, t.ICMP, t.Generic, t.Fragment}
 }
 
+// timeoutsOf is the way back, from ticks.
+func timeoutsOf(list [timeoutCount]uint32) Timeouts {
+	d := func(i int) time.Duration { return time.Duration(list[i]) * tick }
+	return Timeouts{
+		TCPOpening: d(timeoutTCPOpening), TCPEstablished: d(timeoutTCPEstablished), TCPClosed: d(timeoutTCPClosed), TCPReset: d(timeoutTCPReset),
+		UDPOneWay: d(timeoutUDPOneWay), UDP: d(timeoutUDP), ICMP: d(timeoutICMP), Generic: d(timeoutGeneric), Fragment: d(timeoutFragment),
+	}
+}
+
 // The places of timeouts in lists of them.
 const (
 	timeoutTCPOpening = iota
@@ -135,7 +144,8 @@ type rest struct {
 	slot       uint32 // of the wheel plus one, or unslotted, or inLimbo
 	_          uint32
 	removed    uint64 // generation in which it was taken out
-	_          [2]uint64
+	asked      [2]uint32
+	_          uint64
 }
 
 // entry is one flow: four cache lines.
@@ -162,7 +172,8 @@ type head struct {
 	liberal            uint32
 	timeouts           [timeoutCount]uint32 // ticks
 	seed               seed
-	_                  [3]uint64
+	era                uint64 // who have taken the table up
+	_                  [2]uint64
 
 	freed    uint64 // top of the free list: count of changes 32, flow 32 bits
 	fresh    uint32 // the first flow that was never used

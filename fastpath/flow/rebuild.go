@@ -1,12 +1,17 @@
 package flow
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"margay.dev/margay/internal/pkt"
+)
 
 // Rebuild makes all that leads to flows anew from the flows themselves: index, free
 // list, wheel and accounts. It is for a table whose users may have died between any
-// two stores; nobody else may use the table meanwhile. It reads every flow once.
-// Flows that were being made or taken out are dropped, and counted as retired.
-// It returns how many flows there are.
+// two stores; nobody else may use the table meanwhile. It reads every flow once, and
+// believes nothing: flows that were being made or taken out, or that there cannot
+// be, are dropped, and counted as retired; the others are to be decided anew. Datagrams of which fragments are awaited
+// are forgotten. It returns how many flows there are.
 func (t *Table) Rebuild() int {
 	clear(t.index)
 	clear(t.wheel)
@@ -14,9 +19,7 @@ func (t *Table) Rebuild() int {
 	h := t.head
 	h.freed, h.intake, h.pending, h.due, h.limbo = 0, 0, 0, 0, [2]uint32{}
 	h.vacant = uint32(t.Limit()) + 1 - h.fresh
-	for i := range t.fragments {
-		t.fragments[i].lock = 0
-	}
+	clear(t.fragments)
 	for i := range t.counts {
 		clear(t.counts[i][countState : countState+States])
 	}
@@ -41,9 +44,11 @@ func (t *Table) revive(i uint32) bool {
 	e := &t.entries[i]
 	e.rest.queued, e.rest.slot = 0, unslotted
 	state := word(e.core.state) &^ busy
+	if !possible(e, state) || e.rest.endpoint >= uint32(len(t.owned)) {
+		return false
+	}
 	h1, h2 := t.seed.hash(&e.sides[0].key), t.seed.hash(&e.sides[1].key)
-	if state&dead != 0 || state.state() == Free || e.rest.endpoint >= uint32(len(t.owned)) ||
-		t.find(&e.sides[0].key, h1) != 0 || t.find(&e.sides[1].key, h2) != 0 {
+	if t.find(&e.sides[0].key, h1) != 0 || t.find(&e.sides[1].key, h2) != 0 {
 		return false
 	}
 	if !t.place(h1, Ref(i<<1)) {
@@ -54,11 +59,22 @@ func (t *Table) revive(i uint32) bool {
 		return false
 	}
 	e.core.state = uint64(state)
-	if e.core.stamp&1 != 0 { // half decided: nobody has this generation
-		e.core.stamp = 0
-	}
+	e.core.stamp = 0 // nobody's generation: what was decided may be half of it, or of tables that are gone
 	atomic.AddUint32(&t.owned[e.rest.endpoint], 1)
 	t.count(countState+int(state.state()), 1)
 	t.wake(i)
 	return true
+}
+
+// possible reports whether a flow in use can be like this one.
+func possible(e *entry, state word) bool {
+	const marks = 0xff << 40
+	one, other := e.sides[0].key.Tail&marks, e.sides[1].key.Tail&marks
+	if one&tailMark == 0 || one&^(tailMark|tailIPv6) != 0 || one != other || state&dead != 0 {
+		return false
+	}
+	if e.sides[0].key.Proto() != pkt.ProtoTCP {
+		return state.state() == OneWay || state.state() == BothWays
+	}
+	return state.state() >= Opening && state.state() <= Reset
 }

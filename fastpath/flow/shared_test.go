@@ -167,7 +167,8 @@ func TestDecisionsAreWhole(t *testing.T) {
 		table := newTable(t, nil)
 		p := opener(v6, pkt.ProtoUDP, 1)
 		of := func(g uint32) Decision {
-			return Decision{Verdict: [2]uint32{g, g + 1}, Class: [2]uint32{g + 2, g + 3}, NextHop: [2]uint32{g + 4, g + 5}, Generation: uint64(g)}
+			return Decision{Verdict: [2]uint32{g, g + 1}, Class: [2]uint32{g + 2, g + 3}, NextHop: [2]uint32{g + 4, g + 5},
+				Asked: [2]uint32{g + 6, g + 7}, Generation: uint64(g)}
 		}
 		ref := table.Worker(0).Insert(0, &p, &Start{Reverse: p.Key.Reverse(), Decision: of(1)}).Ref
 		const last = 3000

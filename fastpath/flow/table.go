@@ -57,6 +57,7 @@ func New(memory []byte, cfg Config) (*Table, error) {
 	}
 	h.fresh, h.vacant = 1, uint32(lay.flows-1)
 	t.adopt()
+	h.era = 1
 	return t, nil
 }
 
@@ -72,7 +73,7 @@ func Attach(memory []byte) (*Table, error) {
 		return nil, err
 	}
 	h := peek.head
-	cfg := Config{Workers: int(h.workers), Endpoints: int(h.endpoints), Timeouts: DefaultTimeouts()}
+	cfg := Config{Workers: int(h.workers), Endpoints: int(h.endpoints), Timeouts: timeoutsOf(h.timeouts)}
 	if err := cfg.validate(); err != nil || h.size != uint64(len(memory)) {
 		return nil, errors.Join(fmt.Errorf("attach flow table: memory of %d bytes holds no table, or one of %d bytes", len(memory), h.size), err)
 	}
@@ -84,9 +85,17 @@ func Attach(memory []byte) (*Table, error) {
 	if err := t.view(memory, lay, cfg); err != nil {
 		return nil, err
 	}
+	if fresh := atomic.LoadUint32(&h.fresh); fresh < 1 || fresh > uint32(len(t.entries)) {
+		return nil, fmt.Errorf("attach flow table: says that %d of %d flows were used", fresh-1, t.Limit())
+	}
 	t.adopt()
+	h.era++
 	return t, nil
 }
+
+// Era counts who have taken the table up: New, and each Attach. Whoever stamps
+// decisions with generations of its own must begin beyond those of eras before.
+func (t *Table) Era() uint64 { return t.head.era }
 
 // adopt copies what lookups need out of the shared memory.
 func (t *Table) adopt() {

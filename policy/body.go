@@ -84,9 +84,12 @@ func (c *Calculation) name(b *body, d Direction, r *rule) {
 		return // there are none left: the rule works, and is not told from others
 	}
 	ref := b.ref
-	ref.Direction, ref.Index = d, r.index
+	ref.Direction, ref.Index, ref.StandsIn = d, r.index, r.standsIn
 	if r.source != nil {
 		ref.Rule = *r.source
+	}
+	if was, known := c.rules[r.id]; known && (was.Index != ref.Index || was.Tier != ref.Tier || was.StandsIn != ref.StandsIn) {
+		c.dirty.rules[r.id] = struct{}{}
 	}
 	c.rules[r.id] = ref
 }

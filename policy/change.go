@@ -45,6 +45,7 @@ type Changes struct {
 	Sets       []SetChange
 	GoneSets   []classifier.SetID // no list names them any more; their members left
 	Endpoints  []*Endpoint        // by key; one without judgements is judged no longer
+	Rules      []uint32           // ids of rules that have another place now than Rule said, ascending
 	Conditions []Condition        // by key
 }
 
@@ -116,5 +117,6 @@ type RuleRef struct {
 	Staged    bool   // it is never enforced
 	Direction Direction
 	Index     int     // in the object's rules of the direction; -1: it stands for an object that is missing, or cannot be understood
+	StandsIn  bool    // it denies everything, in the place of what is missing or cannot be understood
 	Rule      v3.Rule // as the object has it
 }

@@ -21,6 +21,10 @@ func (i *ids) take() uint32 {
 	return i.last
 }
 
+// NumberSetsAbove has the sets of selectors numbered from above first, which is at most
+// 1<<30. It is for a calculation that knows no object yet.
+func (c *Calculation) NumberSetsAbove(first uint32) { c.setIDs.last = first }
+
 // freed are ids that came out of use with one generation of changes.
 type freed struct {
 	generation  uint64

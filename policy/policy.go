@@ -65,12 +65,14 @@ type dirty struct {
 	sets       map[*memberSet]struct{}
 	gatherings map[*gathering]struct{} // that lost a user, or a pair, or got one
 	faults     map[Key]struct{}
+	rules      map[uint32]struct{} // that have another place than was told
 }
 
 func clean() dirty {
 	return dirty{
 		bodies: make(map[*body]struct{}), endpoints: make(map[*endpoint]struct{}), removed: make(map[Key]struct{}),
 		sets: make(map[*memberSet]struct{}), gatherings: make(map[*gathering]struct{}), faults: make(map[Key]struct{}),
+		rules: make(map[uint32]struct{}),
 	}
 }
 
@@ -133,6 +135,7 @@ func (c *Calculation) Flush() Changes {
 		}
 	}
 	slices.SortFunc(out.Endpoints, func(a, b *Endpoint) int { return a.Key.compare(b.Key) })
+	out.Rules = slices.Sorted(maps.Keys(c.dirty.rules))
 	c.tellSets(&out, &gone)
 	c.tellFaults(&out)
 	if len(gone.sets)+len(gone.rules) > 0 {

@@ -15,6 +15,7 @@ type rule struct {
 	source    *v3.Rule
 	index     int // in the object's list; -1: it stands for the object itself
 	id        uint32
+	standsIn  bool // for what is missing or cannot be understood
 	action    classifier.Action
 	family    int   // 4 or 6; 0: both
 	protocols spans // none: it matches nothing
@@ -61,7 +62,7 @@ func (r *rule) questions(f func(*question)) {
 // denyAll stands for what is missing or cannot be understood.
 func denyAll(source *v3.Rule, index int) *rule {
 	return &rule{
-		source: source, index: index, action: classifier.Deny, protocols: anyProtocol, icmp: anyPort,
+		source: source, index: index, standsIn: true, action: classifier.Deny, protocols: anyProtocol, icmp: anyPort,
 		from: peer{anyPort: true}, to: peer{anyPort: true},
 	}
 }

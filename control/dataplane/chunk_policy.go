@@ -58,13 +58,13 @@ func (p *packer) policyRemovals(d *Delta) error {
 	return nil
 }
 
-// set packs members that join or leave a set, as columns picks, by as many
-// messages as they need. Joining nobody makes a set that is empty.
+// set packs the name of a set and members that join or leave it, as columns picks,
+// by as many messages as they need. Joining nobody makes a set that is empty.
 func (p *packer) set(x Set, columns func(*v1.SetMembers) **v1.PrefixColumns) error {
 	var m *v1.SetMembers
 	var in *v1.Chunk
 	for i := 0; i < max(1, len(x.Members)); i++ {
-		size := wrapping / 2
+		size := wrapping/2 + len(x.Name)
 		if in == p.chunk {
 			size = memberSize
 		}
@@ -72,7 +72,7 @@ func (p *packer) set(x Set, columns func(*v1.SetMembers) **v1.PrefixColumns) err
 			return err
 		}
 		if in != p.chunk {
-			in, m = p.chunk, &v1.SetMembers{Set: x.ID}
+			in, m = p.chunk, &v1.SetMembers{Set: x.ID, Name: x.Name}
 			*columns(m) = &v1.PrefixColumns{}
 			in.Sets = append(in.Sets, m)
 		}

@@ -167,9 +167,9 @@ func gather(d *Delta, c *v1.Chunk) {
 func gatherPolicy(d *Delta, c *v1.Chunk) {
 	for _, m := range c.GetSets() {
 		if m.Left == nil { // an empty one is made by nobody who joins
-			d.Set.Sets = append(d.Set.Sets, Set{m.GetSet(), members(m.GetJoined())})
+			d.Set.Sets = append(d.Set.Sets, Set{m.GetSet(), m.GetName(), members(m.GetJoined())})
 		} else {
-			d.Left = append(d.Left, Set{m.GetSet(), members(m.GetLeft())})
+			d.Left = append(d.Left, Set{m.GetSet(), m.GetName(), members(m.GetLeft())})
 		}
 	}
 	for _, p := range c.GetPrograms() {

@@ -33,6 +33,7 @@ type State struct {
 // A Set is addresses that programs know by a number.
 type Set struct {
 	ID      uint32
+	Name    string // for people, as v1.Line makes it; empty: as it was
 	Members []netip.Prefix
 }
 
@@ -59,6 +60,15 @@ type Delta struct {
 	RemovedRules     []uint32
 }
 
+// With is the state that s becomes by d, in an order that does not change. It
+// shares objects with both.
+func (s State) With(d Delta) State {
+	m := newMirror()
+	m.set(&s)
+	m.merge(&d)
+	return *m.state()
+}
+
 // mirror is what the dataplane has accepted, by key.
 type mirror struct {
 	ports     map[string]*v1.Port
@@ -69,6 +79,7 @@ type mirror struct {
 	host      *v1.HostPort
 	steering  *v1.Steering
 	sets      map[uint32]map[netip.Prefix]struct{}
+	setNames  map[uint32]string
 	programs  map[uint32]Program
 	rules     map[uint32]*v1.RuleName
 }
@@ -80,7 +91,7 @@ func newMirror() *mirror {
 	return &mirror{
 		ports: map[string]*v1.Port{}, addresses: map[address]*v1.Address{}, hops: map[uint32]*v1.NextHop{},
 		routes: map[netip.Prefix]uint32{}, endpoints: map[string]*v1.Endpoint{},
-		sets: map[uint32]map[netip.Prefix]struct{}{}, programs: map[uint32]Program{}, rules: map[uint32]*v1.RuleName{},
+		sets: map[uint32]map[netip.Prefix]struct{}{}, setNames: map[uint32]string{}, programs: map[uint32]Program{}, rules: map[uint32]*v1.RuleName{},
 	}
 }
 
@@ -100,6 +111,7 @@ func (m *mirror) merge(d *Delta) {
 		}
 	}
 	remove(m.sets, d.RemovedSets)
+	remove(m.setNames, d.RemovedSets)
 	remove(m.programs, d.RemovedPrograms)
 	remove(m.rules, d.RemovedRules)
 	if d.RemovedHostPort {
@@ -129,6 +141,9 @@ func (m *mirror) set(s *State) {
 			members = map[netip.Prefix]struct{}{}
 			m.sets[x.ID] = members
 		}
+		if x.Name != "" {
+			m.setNames[x.ID] = x.Name
+		}
 		for _, p := range x.Members {
 			members[p] = struct{}{}
 		}
@@ -156,7 +171,7 @@ func (m *mirror) state() *State {
 		HostPort: m.host, Steering: m.steering, Programs: sorted(m.programs), Rules: sorted(m.rules),
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.sets)) {
-		s.Sets = append(s.Sets, Set{id, slices.SortedFunc(maps.Keys(m.sets[id]), netip.Prefix.Compare)})
+		s.Sets = append(s.Sets, Set{id, m.setNames[id], slices.SortedFunc(maps.Keys(m.sets[id]), netip.Prefix.Compare)})
 	}
 	s.Routes = make([]Route, 0, len(m.routes))
 	for p, id := range m.routes {

@@ -32,8 +32,8 @@ func small() State {
 		HostPort:  &v1.HostPort{Name: "margay0"},
 		Steering:  &v1.Steering{Prefixes: []string{"10.0.0.0/8"}},
 		Sets: []Set{
-			{1, []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::1/128")}},
-			{2, nil},
+			{1, "role == 'a'", []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::1/128")}},
+			{2, "nets", nil},
 		},
 		Programs: []Program{{1, []byte("one")}, {2, []byte("two")}},
 		Rules:    []*v1.RuleName{{Id: 1, Tier: "t"}, {Id: 2, Policy: "p"}},
@@ -83,11 +83,14 @@ func TestSnapshotAndDeltasReachTheDataplane(t *testing.T) {
 		t.Fatalf("applied as generation %d, stream says %d: %v; want 1", gen, s.Generation(), err)
 	}
 	d, err := s.SendDelta(within(t), Delta{
-		Set:          State{Ports: []*v1.Port{{Name: "c"}}, Routes: []Route{{netip.MustParsePrefix("10.1.0.0/16"), 1}}},
+		Set: State{
+			Ports: []*v1.Port{{Name: "c"}}, Routes: []Route{{netip.MustParsePrefix("10.1.0.0/16"), 1}},
+			Sets: []Set{{1, "role == 'b'", nil}},
+		},
 		RemovedPorts: []string{"b"}, RemovedEndpoints: []string{"e"}, RemovedHostPort: true,
 		RemovedAddresses: []*v1.Address{{Port: "a", Prefix: "10.0.0.1/24"}}, RemovedNextHops: []uint32{7},
 		RemovedRoutes: []netip.Prefix{netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("10.0.0.0/8")},
-		Left:          []Set{{1, []netip.Prefix{netip.MustParsePrefix("fd00::1/128"), netip.MustParsePrefix("10.1.0.0/16")}}},
+		Left:          []Set{{1, "", []netip.Prefix{netip.MustParsePrefix("fd00::1/128"), netip.MustParsePrefix("10.1.0.0/16")}}},
 		RemovedSets:   []uint32{2}, RemovedPrograms: []uint32{1}, RemovedRules: []uint32{2},
 	})
 	if err != nil {
@@ -101,7 +104,7 @@ func TestSnapshotAndDeltasReachTheDataplane(t *testing.T) {
 		Ports: []*v1.Port{{Name: "a"}, {Name: "c"}}, NextHops: []*v1.NextHop{{Id: 1, Kind: v1.NextHop_KIND_PUNT}},
 		Routes:   []Route{{netip.MustParsePrefix("10.1.0.0/16"), 1}},
 		Steering: &v1.Steering{Prefixes: []string{"10.0.0.0/8"}},
-		Sets:     []Set{{1, []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}}},
+		Sets:     []Set{{1, "role == 'b'", []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}}},
 		Programs: []Program{{2, []byte("two")}}, Rules: []*v1.RuleName{{Id: 1, Tier: "t"}},
 	})
 	if len(commits) != 2 || !commits[0].GetSnapshot() || commits[1].GetSnapshot() || commits[1].GetGeneration() != 2 {
@@ -164,8 +167,8 @@ func TestWhatCannotBeSentIsRefusedAtOnce(t *testing.T) {
 		"a route with host bits":          {Routes: []Route{{netip.MustParsePrefix("10.0.0.1/8"), 1}}},
 		"a v6 route with host bits":       {Routes: []Route{{netip.MustParsePrefix("fd00::1/8"), 1}}},
 		"no prefix at all":                {Routes: []Route{{}}},
-		"a member with host bits":         {Sets: []Set{{1, []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}}},
-		"a mapped member":                 {Sets: []Set{{1, []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}}}},
+		"a member with host bits":         {Sets: []Set{{1, "", []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}}},
+		"a mapped member":                 {Sets: []Set{{1, "", []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}}}},
 		"a program without image":         {Programs: []Program{{ID: 1}}},
 		"a mapped route":                  {Routes: []Route{{netip.MustParsePrefix("::ffff:10.0.0.0/104"), 1}}},
 	}

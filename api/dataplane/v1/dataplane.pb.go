@@ -1653,7 +1653,8 @@ func (x *PrefixColumns) GetLengths6() []byte {
 }
 
 // SetMembers is a change of a set of addresses that programs name. Ids are the
-// client's choice, above 0.
+// client's choice, above 0. While a snapshot takes the place of another client's
+// state, a set has the members of both that have its id: number them otherwise.
 type SetMembers struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Set           uint32                 `protobuf:"varint,1,opt,name=set,proto3" json:"set,omitempty"`

@@ -73,6 +73,107 @@ func (Diagnosis_Finding_Severity) EnumDescriptor() ([]byte, []int) {
 	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{16, 0, 0}
 }
 
+type ListFlowsRequest_Verdict int32
+
+const (
+	ListFlowsRequest_VERDICT_ANY     ListFlowsRequest_Verdict = 0
+	ListFlowsRequest_VERDICT_ALLOWED ListFlowsRequest_Verdict = 1
+	ListFlowsRequest_VERDICT_DENIED  ListFlowsRequest_Verdict = 2 // policy has changed and denies it now
+)
+
+// Enum value maps for ListFlowsRequest_Verdict.
+var (
+	ListFlowsRequest_Verdict_name = map[int32]string{
+		0: "VERDICT_ANY",
+		1: "VERDICT_ALLOWED",
+		2: "VERDICT_DENIED",
+	}
+	ListFlowsRequest_Verdict_value = map[string]int32{
+		"VERDICT_ANY":     0,
+		"VERDICT_ALLOWED": 1,
+		"VERDICT_DENIED":  2,
+	}
+)
+
+func (x ListFlowsRequest_Verdict) Enum() *ListFlowsRequest_Verdict {
+	p := new(ListFlowsRequest_Verdict)
+	*p = x
+	return p
+}
+
+func (x ListFlowsRequest_Verdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ListFlowsRequest_Verdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[1].Descriptor()
+}
+
+func (ListFlowsRequest_Verdict) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[1]
+}
+
+func (x ListFlowsRequest_Verdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ListFlowsRequest_Verdict.Descriptor instead.
+func (ListFlowsRequest_Verdict) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{17, 0}
+}
+
+type Ruling_By int32
+
+const (
+	Ruling_BY_NOBODY Ruling_By = 0 // no policy is asked there
+	Ruling_BY_RULE   Ruling_By = 1
+	Ruling_BY_TIER   Ruling_By = 2 // no rule of the tier decided, which is denied at its end
+	Ruling_BY_END    Ruling_By = 3 // nothing decided, which is denied
+)
+
+// Enum value maps for Ruling_By.
+var (
+	Ruling_By_name = map[int32]string{
+		0: "BY_NOBODY",
+		1: "BY_RULE",
+		2: "BY_TIER",
+		3: "BY_END",
+	}
+	Ruling_By_value = map[string]int32{
+		"BY_NOBODY": 0,
+		"BY_RULE":   1,
+		"BY_TIER":   2,
+		"BY_END":    3,
+	}
+)
+
+func (x Ruling_By) Enum() *Ruling_By {
+	p := new(Ruling_By)
+	*p = x
+	return p
+}
+
+func (x Ruling_By) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Ruling_By) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[2].Descriptor()
+}
+
+func (Ruling_By) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[2]
+}
+
+func (x Ruling_By) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Ruling_By.Descriptor instead.
+func (Ruling_By) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{19, 0}
+}
+
 type TracedPacket_End int32
 
 const (
@@ -109,11 +210,11 @@ func (x TracedPacket_End) String() string {
 }
 
 func (TracedPacket_End) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_dataplane_v1_inspect_proto_enumTypes[1].Descriptor()
+	return file_api_dataplane_v1_inspect_proto_enumTypes[3].Descriptor()
 }
 
 func (TracedPacket_End) Type() protoreflect.EnumType {
-	return &file_api_dataplane_v1_inspect_proto_enumTypes[1]
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[3]
 }
 
 func (x TracedPacket_End) Number() protoreflect.EnumNumber {
@@ -122,7 +223,7 @@ func (x TracedPacket_End) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TracedPacket_End.Descriptor instead.
 func (TracedPacket_End) EnumDescriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 0}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type TracedPacket_Kind int32
@@ -164,11 +265,11 @@ func (x TracedPacket_Kind) String() string {
 }
 
 func (TracedPacket_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_dataplane_v1_inspect_proto_enumTypes[2].Descriptor()
+	return file_api_dataplane_v1_inspect_proto_enumTypes[4].Descriptor()
 }
 
 func (TracedPacket_Kind) Type() protoreflect.EnumType {
-	return &file_api_dataplane_v1_inspect_proto_enumTypes[2]
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[4]
 }
 
 func (x TracedPacket_Kind) Number() protoreflect.EnumNumber {
@@ -177,7 +278,7 @@ func (x TracedPacket_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TracedPacket_Kind.Descriptor instead.
 func (TracedPacket_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 1}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{28, 1}
 }
 
 // complete; what no port would cut stays as it is
@@ -217,11 +318,11 @@ func (x CaptureRequest_Stage) String() string {
 }
 
 func (CaptureRequest_Stage) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_dataplane_v1_inspect_proto_enumTypes[3].Descriptor()
+	return file_api_dataplane_v1_inspect_proto_enumTypes[5].Descriptor()
 }
 
 func (CaptureRequest_Stage) Type() protoreflect.EnumType {
-	return &file_api_dataplane_v1_inspect_proto_enumTypes[3]
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[5]
 }
 
 func (x CaptureRequest_Stage) Number() protoreflect.EnumNumber {
@@ -230,7 +331,7 @@ func (x CaptureRequest_Stage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CaptureRequest_Stage.Descriptor instead.
 func (CaptureRequest_Stage) EnumDescriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{20, 0}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{30, 0}
 }
 
 type CaptureChunk_End_Why int32
@@ -266,11 +367,11 @@ func (x CaptureChunk_End_Why) String() string {
 }
 
 func (CaptureChunk_End_Why) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_dataplane_v1_inspect_proto_enumTypes[4].Descriptor()
+	return file_api_dataplane_v1_inspect_proto_enumTypes[6].Descriptor()
 }
 
 func (CaptureChunk_End_Why) Type() protoreflect.EnumType {
-	return &file_api_dataplane_v1_inspect_proto_enumTypes[4]
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[6]
 }
 
 func (x CaptureChunk_End_Why) Number() protoreflect.EnumNumber {
@@ -279,7 +380,300 @@ func (x CaptureChunk_End_Why) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CaptureChunk_End_Why.Descriptor instead.
 func (CaptureChunk_End_Why) EnumDescriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{21, 1, 0}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{31, 1, 0}
+}
+
+type Explanation_Outcome int32
+
+const (
+	Explanation_OUTCOME_UNKNOWN   Explanation_Outcome = 0
+	Explanation_OUTCOME_FORWARDED Explanation_Outcome = 1
+	Explanation_OUTCOME_HELD      Explanation_Outcome = 2 // until the next hop's link-layer address is known
+	Explanation_OUTCOME_TO_NODE   Explanation_Outcome = 3 // handed to the node's own stack
+	Explanation_OUTCOME_ANSWERED  Explanation_Outcome = 4 // an echo request for an address of ours
+	Explanation_OUTCOME_DROPPED   Explanation_Outcome = 5
+)
+
+// Enum value maps for Explanation_Outcome.
+var (
+	Explanation_Outcome_name = map[int32]string{
+		0: "OUTCOME_UNKNOWN",
+		1: "OUTCOME_FORWARDED",
+		2: "OUTCOME_HELD",
+		3: "OUTCOME_TO_NODE",
+		4: "OUTCOME_ANSWERED",
+		5: "OUTCOME_DROPPED",
+	}
+	Explanation_Outcome_value = map[string]int32{
+		"OUTCOME_UNKNOWN":   0,
+		"OUTCOME_FORWARDED": 1,
+		"OUTCOME_HELD":      2,
+		"OUTCOME_TO_NODE":   3,
+		"OUTCOME_ANSWERED":  4,
+		"OUTCOME_DROPPED":   5,
+	}
+)
+
+func (x Explanation_Outcome) Enum() *Explanation_Outcome {
+	p := new(Explanation_Outcome)
+	*p = x
+	return p
+}
+
+func (x Explanation_Outcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Explanation_Outcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[7].Descriptor()
+}
+
+func (Explanation_Outcome) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[7]
+}
+
+func (x Explanation_Outcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Explanation_Outcome.Descriptor instead.
+func (Explanation_Outcome) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 0}
+}
+
+type Explanation_Party_Policy int32
+
+const (
+	Explanation_Party_POLICY_NOBODYS  Explanation_Party_Policy = 0 // no endpoint of this node
+	Explanation_Party_POLICY_UNKNOWN  Explanation_Party_Policy = 1 // an endpoint without policy state: it forwards nothing
+	Explanation_Party_POLICY_OFF      Explanation_Party_Policy = 2
+	Explanation_Party_POLICY_ENFORCED Explanation_Party_Policy = 3
+)
+
+// Enum value maps for Explanation_Party_Policy.
+var (
+	Explanation_Party_Policy_name = map[int32]string{
+		0: "POLICY_NOBODYS",
+		1: "POLICY_UNKNOWN",
+		2: "POLICY_OFF",
+		3: "POLICY_ENFORCED",
+	}
+	Explanation_Party_Policy_value = map[string]int32{
+		"POLICY_NOBODYS":  0,
+		"POLICY_UNKNOWN":  1,
+		"POLICY_OFF":      2,
+		"POLICY_ENFORCED": 3,
+	}
+)
+
+func (x Explanation_Party_Policy) Enum() *Explanation_Party_Policy {
+	p := new(Explanation_Party_Policy)
+	*p = x
+	return p
+}
+
+func (x Explanation_Party_Policy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Explanation_Party_Policy) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[8].Descriptor()
+}
+
+func (Explanation_Party_Policy) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[8]
+}
+
+func (x Explanation_Party_Policy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Explanation_Party_Policy.Descriptor instead.
+func (Explanation_Party_Policy) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 1, 0}
+}
+
+type Explanation_Judgement_Said int32
+
+const (
+	Explanation_Judgement_SAID_NOTHING Explanation_Judgement_Said = 0 // nobody judges
+	Explanation_Judgement_SAID_ALLOW   Explanation_Judgement_Said = 1
+	Explanation_Judgement_SAID_DENY    Explanation_Judgement_Said = 2
+)
+
+// Enum value maps for Explanation_Judgement_Said.
+var (
+	Explanation_Judgement_Said_name = map[int32]string{
+		0: "SAID_NOTHING",
+		1: "SAID_ALLOW",
+		2: "SAID_DENY",
+	}
+	Explanation_Judgement_Said_value = map[string]int32{
+		"SAID_NOTHING": 0,
+		"SAID_ALLOW":   1,
+		"SAID_DENY":    2,
+	}
+)
+
+func (x Explanation_Judgement_Said) Enum() *Explanation_Judgement_Said {
+	p := new(Explanation_Judgement_Said)
+	*p = x
+	return p
+}
+
+func (x Explanation_Judgement_Said) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Explanation_Judgement_Said) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[9].Descriptor()
+}
+
+func (Explanation_Judgement_Said) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[9]
+}
+
+func (x Explanation_Judgement_Said) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Explanation_Judgement_Said.Descriptor instead.
+func (Explanation_Judgement_Said) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 4, 0}
+}
+
+type Explanation_Stage_Did int32
+
+const (
+	Explanation_Stage_DID_NOT_ASKED Explanation_Stage_Did = 0 // decided before
+	Explanation_Stage_DID_ALLOW     Explanation_Stage_Did = 1
+	Explanation_Stage_DID_DENY      Explanation_Stage_Did = 2
+	Explanation_Stage_DID_PASS      Explanation_Stage_Did = 3 // a rule passes to the next stage
+	Explanation_Stage_DID_END_DENY  Explanation_Stage_Did = 4 // no rule matched, and its end denies
+	Explanation_Stage_DID_END_PASS  Explanation_Stage_Did = 5 // no rule matched, and its end passes
+)
+
+// Enum value maps for Explanation_Stage_Did.
+var (
+	Explanation_Stage_Did_name = map[int32]string{
+		0: "DID_NOT_ASKED",
+		1: "DID_ALLOW",
+		2: "DID_DENY",
+		3: "DID_PASS",
+		4: "DID_END_DENY",
+		5: "DID_END_PASS",
+	}
+	Explanation_Stage_Did_value = map[string]int32{
+		"DID_NOT_ASKED": 0,
+		"DID_ALLOW":     1,
+		"DID_DENY":      2,
+		"DID_PASS":      3,
+		"DID_END_DENY":  4,
+		"DID_END_PASS":  5,
+	}
+)
+
+func (x Explanation_Stage_Did) Enum() *Explanation_Stage_Did {
+	p := new(Explanation_Stage_Did)
+	*p = x
+	return p
+}
+
+func (x Explanation_Stage_Did) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Explanation_Stage_Did) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[10].Descriptor()
+}
+
+func (Explanation_Stage_Did) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[10]
+}
+
+func (x Explanation_Stage_Did) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Explanation_Stage_Did.Descriptor instead.
+func (Explanation_Stage_Did) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 5, 0}
+}
+
+type Explanation_Change_Kind int32
+
+const (
+	Explanation_Change_KIND_UNKNOWN            Explanation_Change_Kind = 0
+	Explanation_Change_KIND_PROTOCOL           Explanation_Change_Kind = 1 // number instead
+	Explanation_Change_KIND_SOURCE_PORT        Explanation_Change_Kind = 2
+	Explanation_Change_KIND_DESTINATION_PORT   Explanation_Change_Kind = 3
+	Explanation_Change_KIND_SOURCE_PREFIX      Explanation_Change_Kind = 4 // an address of prefix instead
+	Explanation_Change_KIND_DESTINATION_PREFIX Explanation_Change_Kind = 5
+	Explanation_Change_KIND_SOURCE_JOINS       Explanation_Change_Kind = 6 // set
+	Explanation_Change_KIND_DESTINATION_JOINS  Explanation_Change_Kind = 7
+	Explanation_Change_KIND_SOURCE_LEAVES      Explanation_Change_Kind = 8
+	Explanation_Change_KIND_DESTINATION_LEAVES Explanation_Change_Kind = 9
+	Explanation_Change_KIND_RULE_REMOVED       Explanation_Change_Kind = 10
+	Explanation_Change_KIND_RULE_ADDED         Explanation_Change_Kind = 11 // for this packet, with the other verdict
+)
+
+// Enum value maps for Explanation_Change_Kind.
+var (
+	Explanation_Change_Kind_name = map[int32]string{
+		0:  "KIND_UNKNOWN",
+		1:  "KIND_PROTOCOL",
+		2:  "KIND_SOURCE_PORT",
+		3:  "KIND_DESTINATION_PORT",
+		4:  "KIND_SOURCE_PREFIX",
+		5:  "KIND_DESTINATION_PREFIX",
+		6:  "KIND_SOURCE_JOINS",
+		7:  "KIND_DESTINATION_JOINS",
+		8:  "KIND_SOURCE_LEAVES",
+		9:  "KIND_DESTINATION_LEAVES",
+		10: "KIND_RULE_REMOVED",
+		11: "KIND_RULE_ADDED",
+	}
+	Explanation_Change_Kind_value = map[string]int32{
+		"KIND_UNKNOWN":            0,
+		"KIND_PROTOCOL":           1,
+		"KIND_SOURCE_PORT":        2,
+		"KIND_DESTINATION_PORT":   3,
+		"KIND_SOURCE_PREFIX":      4,
+		"KIND_DESTINATION_PREFIX": 5,
+		"KIND_SOURCE_JOINS":       6,
+		"KIND_DESTINATION_JOINS":  7,
+		"KIND_SOURCE_LEAVES":      8,
+		"KIND_DESTINATION_LEAVES": 9,
+		"KIND_RULE_REMOVED":       10,
+		"KIND_RULE_ADDED":         11,
+	}
+)
+
+func (x Explanation_Change_Kind) Enum() *Explanation_Change_Kind {
+	p := new(Explanation_Change_Kind)
+	*p = x
+	return p
+}
+
+func (x Explanation_Change_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Explanation_Change_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_dataplane_v1_inspect_proto_enumTypes[11].Descriptor()
+}
+
+func (Explanation_Change_Kind) Type() protoreflect.EnumType {
+	return &file_api_dataplane_v1_inspect_proto_enumTypes[11]
+}
+
+func (x Explanation_Change_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Explanation_Change_Kind.Descriptor instead.
+func (Explanation_Change_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 8, 0}
 }
 
 type StatusRequest struct {
@@ -1119,6 +1513,679 @@ func (x *Diagnosis) GetFindings() []*Diagnosis_Finding {
 	return nil
 }
 
+type ListFlowsRequest struct {
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	Endpoint      string                   `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`  // at one of the ends: its id, or what its id alone ends in behind a slash; empty: any
+	Address       string                   `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`    // of one of the ends: an address or a prefix; empty: any
+	Protocol      uint32                   `protobuf:"varint,3,opt,name=protocol,proto3" json:"protocol,omitempty"` // 1 to 255; 0: any
+	Port          uint32                   `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`         // of one of the ends, of TCP, UDP and SCTP; 0: any
+	Verdict       ListFlowsRequest_Verdict `protobuf:"varint,5,opt,name=verdict,proto3,enum=margay.dataplane.v1.ListFlowsRequest_Verdict" json:"verdict,omitempty"`
+	Limit         uint32                   `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"` // of flows; 0: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFlowsRequest) Reset() {
+	*x = ListFlowsRequest{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFlowsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFlowsRequest) ProtoMessage() {}
+
+func (x *ListFlowsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFlowsRequest.ProtoReflect.Descriptor instead.
+func (*ListFlowsRequest) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListFlowsRequest) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *ListFlowsRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ListFlowsRequest) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *ListFlowsRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ListFlowsRequest) GetVerdict() ListFlowsRequest_Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return ListFlowsRequest_VERDICT_ANY
+}
+
+func (x *ListFlowsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type FlowList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flows         []*FlowList_Flow       `protobuf:"bytes,1,rep,name=flows,proto3" json:"flows,omitempty"`
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"` // there are more than the limit
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowList) Reset() {
+	*x = FlowList{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowList) ProtoMessage() {}
+
+func (x *FlowList) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowList.ProtoReflect.Descriptor instead.
+func (*FlowList) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *FlowList) GetFlows() []*FlowList_Flow {
+	if x != nil {
+		return x.Flows
+	}
+	return nil
+}
+
+func (x *FlowList) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// Ruling is what policy has decided at one end.
+type Ruling struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoint      string                 `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // empty: no endpoint of this node
+	Allowed       bool                   `protobuf:"varint,2,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	By            Ruling_By              `protobuf:"varint,3,opt,name=by,proto3,enum=margay.dataplane.v1.Ruling_By" json:"by,omitempty"`
+	Tier          string                 `protobuf:"bytes,4,opt,name=tier,proto3" json:"tier,omitempty"` // of BY_TIER, and of BY_RULE; empty: a profile
+	Rule          *RuleName              `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"` // of BY_RULE; with its id alone where nobody knows it any more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ruling) Reset() {
+	*x = Ruling{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ruling) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ruling) ProtoMessage() {}
+
+func (x *Ruling) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ruling.ProtoReflect.Descriptor instead.
+func (*Ruling) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Ruling) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *Ruling) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *Ruling) GetBy() Ruling_By {
+	if x != nil {
+		return x.By
+	}
+	return Ruling_BY_NOBODY
+}
+
+func (x *Ruling) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *Ruling) GetRule() *RuleName {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+type SummarizeFlowsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SummarizeFlowsRequest) Reset() {
+	*x = SummarizeFlowsRequest{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SummarizeFlowsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SummarizeFlowsRequest) ProtoMessage() {}
+
+func (x *SummarizeFlowsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SummarizeFlowsRequest.ProtoReflect.Descriptor instead.
+func (*SummarizeFlowsRequest) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{20}
+}
+
+type FlowSummary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         uint64                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"` // flows that there may be
+	Flows         uint64                 `protobuf:"varint,2,opt,name=flows,proto3" json:"flows,omitempty"`
+	Waiting       uint64                 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"` // ended, and not yet to be used again
+	ByState       map[string]uint64      `protobuf:"bytes,4,rep,name=by_state,json=byState,proto3" json:"by_state,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Inserted      uint64                 `protobuf:"varint,5,opt,name=inserted,proto3" json:"inserted,omitempty"`                                                                         // since the table was made
+	Expired       uint64                 `protobuf:"varint,6,opt,name=expired,proto3" json:"expired,omitempty"`                                                                           // idle for too long
+	Retired       uint64                 `protobuf:"varint,7,opt,name=retired,proto3" json:"retired,omitempty"`                                                                           // taken out, or opened again
+	Refused       map[string]uint64      `protobuf:"bytes,8,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // packets, by reason
+	Partial       uint64                 `protobuf:"varint,9,opt,name=partial,proto3" json:"partial,omitempty"`                                                                           // datagrams of which fragments are awaited
+	Holders       []*FlowSummary_Holder  `protobuf:"bytes,10,rep,name=holders,proto3" json:"holders,omitempty"`                                                                           // who holds most, at most 10
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowSummary) Reset() {
+	*x = FlowSummary{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowSummary) ProtoMessage() {}
+
+func (x *FlowSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowSummary.ProtoReflect.Descriptor instead.
+func (*FlowSummary) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *FlowSummary) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetWaiting() uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetByState() map[string]uint64 {
+	if x != nil {
+		return x.ByState
+	}
+	return nil
+}
+
+func (x *FlowSummary) GetInserted() uint64 {
+	if x != nil {
+		return x.Inserted
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetExpired() uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetRetired() uint64 {
+	if x != nil {
+		return x.Retired
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetRefused() map[string]uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *FlowSummary) GetPartial() uint64 {
+	if x != nil {
+		return x.Partial
+	}
+	return 0
+}
+
+func (x *FlowSummary) GetHolders() []*FlowSummary_Holder {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+type ListPoliciesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesRequest) Reset() {
+	*x = ListPoliciesRequest{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesRequest) ProtoMessage() {}
+
+func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{22}
+}
+
+type PolicyList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoints     []*PolicyList_Entry    `protobuf:"bytes,1,rep,name=endpoints,proto3" json:"endpoints,omitempty"`    // by id
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // of the desired state in force
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyList) Reset() {
+	*x = PolicyList{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyList) ProtoMessage() {}
+
+func (x *PolicyList) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyList.ProtoReflect.Descriptor instead.
+func (*PolicyList) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PolicyList) GetEndpoints() []*PolicyList_Entry {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *PolicyList) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+type ShowPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoint      string                 `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // its id, or what its id alone ends in behind a slash
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowPolicyRequest) Reset() {
+	*x = ShowPolicyRequest{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowPolicyRequest) ProtoMessage() {}
+
+func (x *ShowPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowPolicyRequest.ProtoReflect.Descriptor instead.
+func (*ShowPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ShowPolicyRequest) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+type EndpointPolicy struct {
+	state         protoimpl.MessageState      `protogen:"open.v1"`
+	Endpoint      string                      `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Port          string                      `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	Policy        Endpoint_Policy             `protobuf:"varint,3,opt,name=policy,proto3,enum=margay.dataplane.v1.Endpoint_Policy" json:"policy,omitempty"`
+	Closed        bool                        `protobuf:"varint,4,opt,name=closed,proto3" json:"closed,omitempty"`                           // its policy could not be put in force: it forwards nothing
+	Generation    uint64                      `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`                   // of the desired state in force
+	HostDenied    bool                        `protobuf:"varint,6,opt,name=host_denied,json=hostDenied,proto3" json:"host_denied,omitempty"` // what it sends to its own node is dropped
+	Flows         uint64                      `protobuf:"varint,7,opt,name=flows,proto3" json:"flows,omitempty"`                             // that it is charged with
+	Addresses     []*EndpointPolicy_Address   `protobuf:"bytes,8,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Tiers         []*EndpointPolicy_Tier      `protobuf:"bytes,9,rep,name=tiers,proto3" json:"tiers,omitempty"`            // egress before ingress, staged ones behind those in force; each in the order in which it is asked
+	Directions    []*EndpointPolicy_Direction `protobuf:"bytes,10,rep,name=directions,proto3" json:"directions,omitempty"` // egress, ingress
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointPolicy) Reset() {
+	*x = EndpointPolicy{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointPolicy) ProtoMessage() {}
+
+func (x *EndpointPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointPolicy.ProtoReflect.Descriptor instead.
+func (*EndpointPolicy) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *EndpointPolicy) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *EndpointPolicy) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *EndpointPolicy) GetPolicy() Endpoint_Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return Endpoint_POLICY_NONE
+}
+
+func (x *EndpointPolicy) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *EndpointPolicy) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *EndpointPolicy) GetHostDenied() bool {
+	if x != nil {
+		return x.HostDenied
+	}
+	return false
+}
+
+func (x *EndpointPolicy) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *EndpointPolicy) GetAddresses() []*EndpointPolicy_Address {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *EndpointPolicy) GetTiers() []*EndpointPolicy_Tier {
+	if x != nil {
+		return x.Tiers
+	}
+	return nil
+}
+
+func (x *EndpointPolicy) GetDirections() []*EndpointPolicy_Direction {
+	if x != nil {
+		return x.Directions
+	}
+	return nil
+}
+
+type PacketCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Packets       uint64                 `protobuf:"varint,1,opt,name=packets,proto3" json:"packets,omitempty"`   // as they came: a superpacket is one
+	Segments      uint64                 `protobuf:"varint,2,opt,name=segments,proto3" json:"segments,omitempty"` // wire packets that they stand for
+	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`       // from the IP header on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PacketCount) Reset() {
+	*x = PacketCount{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PacketCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PacketCount) ProtoMessage() {}
+
+func (x *PacketCount) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PacketCount.ProtoReflect.Descriptor instead.
+func (*PacketCount) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PacketCount) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *PacketCount) GetSegments() uint64 {
+	if x != nil {
+		return x.Segments
+	}
+	return 0
+}
+
+func (x *PacketCount) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type TraceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Filter        string                 `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`                         // of packets as they come in; empty: every packet
@@ -1131,7 +2198,7 @@ type TraceRequest struct {
 
 func (x *TraceRequest) Reset() {
 	*x = TraceRequest{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[17]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +2210,7 @@ func (x *TraceRequest) String() string {
 func (*TraceRequest) ProtoMessage() {}
 
 func (x *TraceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[17]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +2223,7 @@ func (x *TraceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
 func (*TraceRequest) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{17}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TraceRequest) GetFilter() string {
@@ -1199,7 +2266,7 @@ type TracedPacket struct {
 
 func (x *TracedPacket) Reset() {
 	*x = TracedPacket{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[18]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +2278,7 @@ func (x *TracedPacket) String() string {
 func (*TracedPacket) ProtoMessage() {}
 
 func (x *TracedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[18]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +2291,7 @@ func (x *TracedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket.ProtoReflect.Descriptor instead.
 func (*TracedPacket) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TracedPacket) GetPacket() uint32 {
@@ -1265,7 +2332,7 @@ type TracedPackets struct {
 
 func (x *TracedPackets) Reset() {
 	*x = TracedPackets{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[19]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +2344,7 @@ func (x *TracedPackets) String() string {
 func (*TracedPackets) ProtoMessage() {}
 
 func (x *TracedPackets) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[19]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +2357,7 @@ func (x *TracedPackets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPackets.ProtoReflect.Descriptor instead.
 func (*TracedPackets) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{19}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TracedPackets) GetPackets() []*TracedPacket {
@@ -1315,7 +2382,7 @@ type CaptureRequest struct {
 
 func (x *CaptureRequest) Reset() {
 	*x = CaptureRequest{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[20]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +2394,7 @@ func (x *CaptureRequest) String() string {
 func (*CaptureRequest) ProtoMessage() {}
 
 func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[20]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +2407,7 @@ func (x *CaptureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureRequest.ProtoReflect.Descriptor instead.
 func (*CaptureRequest) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{20}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CaptureRequest) GetFilter() string {
@@ -1402,7 +2469,7 @@ type CaptureChunk struct {
 
 func (x *CaptureChunk) Reset() {
 	*x = CaptureChunk{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[21]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +2481,7 @@ func (x *CaptureChunk) String() string {
 func (*CaptureChunk) ProtoMessage() {}
 
 func (x *CaptureChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[21]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +2494,7 @@ func (x *CaptureChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureChunk.ProtoReflect.Descriptor instead.
 func (*CaptureChunk) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{21}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CaptureChunk) GetPackets() []*CaptureChunk_Packet {
@@ -1440,6 +2507,277 @@ func (x *CaptureChunk) GetPackets() []*CaptureChunk_Packet {
 func (x *CaptureChunk) GetEnd() *CaptureChunk_End {
 	if x != nil {
 		return x.End
+	}
+	return nil
+}
+
+type ExplainRequest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Source          string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`                                           // address, or an endpoint of this node by its id, the end of its id, or its port
+	Destination     string                 `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`                                 // likewise
+	Protocol        uint32                 `protobuf:"varint,3,opt,name=protocol,proto3" json:"protocol,omitempty"`                                      // IP protocol, 1 to 255; 0 with echo
+	SourcePort      uint32                 `protobuf:"varint,4,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"`                // 0: one that clients use
+	DestinationPort uint32                 `protobuf:"varint,5,opt,name=destination_port,json=destinationPort,proto3" json:"destination_port,omitempty"` // of TCP, UDP and SCTP
+	Echo            bool                   `protobuf:"varint,6,opt,name=echo,proto3" json:"echo,omitempty"`                                              // an echo request, of either family
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ExplainRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *ExplainRequest) GetSourcePort() uint32 {
+	if x != nil {
+		return x.SourcePort
+	}
+	return 0
+}
+
+func (x *ExplainRequest) GetDestinationPort() uint32 {
+	if x != nil {
+		return x.DestinationPort
+	}
+	return 0
+}
+
+func (x *ExplainRequest) GetEcho() bool {
+	if x != nil {
+		return x.Echo
+	}
+	return false
+}
+
+// ExplanationList has one explanation for each family in which both ends have an
+// address, IPv4 first.
+type ExplanationList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Explanations  []*Explanation         `protobuf:"bytes,1,rep,name=explanations,proto3" json:"explanations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplanationList) Reset() {
+	*x = ExplanationList{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplanationList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplanationList) ProtoMessage() {}
+
+func (x *ExplanationList) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplanationList.ProtoReflect.Descriptor instead.
+func (*ExplanationList) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ExplanationList) GetExplanations() []*Explanation {
+	if x != nil {
+		return x.Explanations
+	}
+	return nil
+}
+
+// Explanation is what this node makes of a packet that opens a connection.
+type Explanation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // of the desired state that it was asked of
+	Tuple         *Explanation_Tuple     `protobuf:"bytes,2,opt,name=tuple,proto3" json:"tuple,omitempty"`
+	Source        *Explanation_Party     `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	Destination   *Explanation_Party     `protobuf:"bytes,4,opt,name=destination,proto3" json:"destination,omitempty"`
+	Outcome       Explanation_Outcome    `protobuf:"varint,5,opt,name=outcome,proto3,enum=margay.dataplane.v1.Explanation_Outcome" json:"outcome,omitempty"`
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"` // of OUTCOME_DROPPED: the reason that the drop is counted by
+	There         *Explanation_Way       `protobuf:"bytes,7,opt,name=there,proto3" json:"there,omitempty"`
+	Back          *Explanation_Way       `protobuf:"bytes,8,opt,name=back,proto3" json:"back,omitempty"`        // of replies; missing where the packet itself does not pass
+	Egress        *Explanation_Judgement `protobuf:"bytes,9,opt,name=egress,proto3" json:"egress,omitempty"`    // of the source's endpoint
+	Ingress       *Explanation_Judgement `protobuf:"bytes,10,opt,name=ingress,proto3" json:"ingress,omitempty"` // of the destination's endpoint
+	Flows         []*Explanation_Flow    `protobuf:"bytes,11,rep,name=flows,proto3" json:"flows,omitempty"`     // known now, of these addresses, protocol and destination port; at most 8
+	FlowsUnlisted uint32                 `protobuf:"varint,12,opt,name=flows_unlisted,json=flowsUnlisted,proto3" json:"flows_unlisted,omitempty"`
+	Changes       []*Explanation_Change  `protobuf:"bytes,13,rep,name=changes,proto3" json:"changes,omitempty"` // each by itself turns what policy says; the nearest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation) Reset() {
+	*x = Explanation{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation) ProtoMessage() {}
+
+func (x *Explanation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
+func (*Explanation) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Explanation) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Explanation) GetTuple() *Explanation_Tuple {
+	if x != nil {
+		return x.Tuple
+	}
+	return nil
+}
+
+func (x *Explanation) GetSource() *Explanation_Party {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Explanation) GetDestination() *Explanation_Party {
+	if x != nil {
+		return x.Destination
+	}
+	return nil
+}
+
+func (x *Explanation) GetOutcome() Explanation_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Explanation_OUTCOME_UNKNOWN
+}
+
+func (x *Explanation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Explanation) GetThere() *Explanation_Way {
+	if x != nil {
+		return x.There
+	}
+	return nil
+}
+
+func (x *Explanation) GetBack() *Explanation_Way {
+	if x != nil {
+		return x.Back
+	}
+	return nil
+}
+
+func (x *Explanation) GetEgress() *Explanation_Judgement {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
+func (x *Explanation) GetIngress() *Explanation_Judgement {
+	if x != nil {
+		return x.Ingress
+	}
+	return nil
+}
+
+func (x *Explanation) GetFlows() []*Explanation_Flow {
+	if x != nil {
+		return x.Flows
+	}
+	return nil
+}
+
+func (x *Explanation) GetFlowsUnlisted() uint32 {
+	if x != nil {
+		return x.FlowsUnlisted
+	}
+	return 0
+}
+
+func (x *Explanation) GetChanges() []*Explanation_Change {
+	if x != nil {
+		return x.Changes
 	}
 	return nil
 }
@@ -1459,7 +2797,7 @@ type NodeList_Node struct {
 
 func (x *NodeList_Node) Reset() {
 	*x = NodeList_Node{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[22]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +2809,7 @@ func (x *NodeList_Node) String() string {
 func (*NodeList_Node) ProtoMessage() {}
 
 func (x *NodeList_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[22]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +2898,7 @@ type PortList_PortState struct {
 
 func (x *PortList_PortState) Reset() {
 	*x = PortList_PortState{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[23]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +2910,7 @@ func (x *PortList_PortState) String() string {
 func (*PortList_PortState) ProtoMessage() {}
 
 func (x *PortList_PortState) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[23]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +3049,7 @@ type RouteList_Route struct {
 
 func (x *RouteList_Route) Reset() {
 	*x = RouteList_Route{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[25]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +3061,7 @@ func (x *RouteList_Route) String() string {
 func (*RouteList_Route) ProtoMessage() {}
 
 func (x *RouteList_Route) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[25]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +3113,7 @@ type RouteList_Adjacency struct {
 
 func (x *RouteList_Adjacency) Reset() {
 	*x = RouteList_Adjacency{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[26]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +3125,7 @@ func (x *RouteList_Adjacency) String() string {
 func (*RouteList_Adjacency) ProtoMessage() {}
 
 func (x *RouteList_Adjacency) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[26]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +3203,7 @@ type NeighborList_Neighbor struct {
 
 func (x *NeighborList_Neighbor) Reset() {
 	*x = NeighborList_Neighbor{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[27]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +3215,7 @@ func (x *NeighborList_Neighbor) String() string {
 func (*NeighborList_Neighbor) ProtoMessage() {}
 
 func (x *NeighborList_Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[27]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +3276,7 @@ type DropList_Drop struct {
 
 func (x *DropList_Drop) Reset() {
 	*x = DropList_Drop{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[28]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +3288,7 @@ func (x *DropList_Drop) String() string {
 func (*DropList_Drop) ProtoMessage() {}
 
 func (x *DropList_Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[28]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +3336,7 @@ type WorkerList_Worker struct {
 
 func (x *WorkerList_Worker) Reset() {
 	*x = WorkerList_Worker{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[31]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +3348,7 @@ func (x *WorkerList_Worker) String() string {
 func (*WorkerList_Worker) ProtoMessage() {}
 
 func (x *WorkerList_Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[31]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +3447,7 @@ type Diagnosis_Finding struct {
 
 func (x *Diagnosis_Finding) Reset() {
 	*x = Diagnosis_Finding{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[32]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +3459,7 @@ func (x *Diagnosis_Finding) String() string {
 func (*Diagnosis_Finding) ProtoMessage() {}
 
 func (x *Diagnosis_Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[32]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,6 +3510,739 @@ func (x *Diagnosis_Finding) GetSubject() string {
 	return ""
 }
 
+type FlowList_Flow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // opening, answered, established, half-closed, closing, closed, reset, one-way, both-ways
+	AgeMs         uint64                 `protobuf:"varint,3,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	IdleMs        uint64                 `protobuf:"varint,4,opt,name=idle_ms,json=idleMs,proto3" json:"idle_ms,omitempty"` // since the latest packet of either way
+	Original      *FlowList_Direction    `protobuf:"bytes,5,opt,name=original,proto3" json:"original,omitempty"`            // of the packets of who opened it
+	Reply         *FlowList_Direction    `protobuf:"bytes,6,opt,name=reply,proto3" json:"reply,omitempty"`
+	Egress        *Ruling                `protobuf:"bytes,7,opt,name=egress,proto3" json:"egress,omitempty"`      // of the policy of who opened it
+	Ingress       *Ruling                `protobuf:"bytes,8,opt,name=ingress,proto3" json:"ingress,omitempty"`    // of the policy of whom it was opened to
+	Outdated      bool                   `protobuf:"varint,9,opt,name=outdated,proto3" json:"outdated,omitempty"` // decided by tables that have changed since: with its next packet it is decided anew
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowList_Flow) Reset() {
+	*x = FlowList_Flow{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowList_Flow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowList_Flow) ProtoMessage() {}
+
+func (x *FlowList_Flow) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowList_Flow.ProtoReflect.Descriptor instead.
+func (*FlowList_Flow) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 0}
+}
+
+func (x *FlowList_Flow) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *FlowList_Flow) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *FlowList_Flow) GetAgeMs() uint64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *FlowList_Flow) GetIdleMs() uint64 {
+	if x != nil {
+		return x.IdleMs
+	}
+	return 0
+}
+
+func (x *FlowList_Flow) GetOriginal() *FlowList_Direction {
+	if x != nil {
+		return x.Original
+	}
+	return nil
+}
+
+func (x *FlowList_Flow) GetReply() *FlowList_Direction {
+	if x != nil {
+		return x.Reply
+	}
+	return nil
+}
+
+func (x *FlowList_Flow) GetEgress() *Ruling {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
+func (x *FlowList_Flow) GetIngress() *Ruling {
+	if x != nil {
+		return x.Ingress
+	}
+	return nil
+}
+
+func (x *FlowList_Flow) GetOutdated() bool {
+	if x != nil {
+		return x.Outdated
+	}
+	return false
+}
+
+// Direction is packets of one way, as they were when they came.
+type FlowList_Direction struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Source          string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Destination     string                 `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	SourcePort      uint32                 `protobuf:"varint,3,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"`                // of an ICMP query its identifier
+	DestinationPort uint32                 `protobuf:"varint,4,opt,name=destination_port,json=destinationPort,proto3" json:"destination_port,omitempty"` // of ICMP type * 256 + code
+	Packets         uint64                 `protobuf:"varint,5,opt,name=packets,proto3" json:"packets,omitempty"`                                        // a superpacket counts as its segments
+	Bytes           uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`                                            // from the IP header on
+	NextHop         uint32                 `protobuf:"varint,7,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`                         // 0: one of ours, or none
+	Adjacencies     []*RouteList_Adjacency `protobuf:"bytes,8,rep,name=adjacencies,proto3" json:"adjacencies,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *FlowList_Direction) Reset() {
+	*x = FlowList_Direction{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowList_Direction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowList_Direction) ProtoMessage() {}
+
+func (x *FlowList_Direction) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowList_Direction.ProtoReflect.Descriptor instead.
+func (*FlowList_Direction) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 1}
+}
+
+func (x *FlowList_Direction) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *FlowList_Direction) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *FlowList_Direction) GetSourcePort() uint32 {
+	if x != nil {
+		return x.SourcePort
+	}
+	return 0
+}
+
+func (x *FlowList_Direction) GetDestinationPort() uint32 {
+	if x != nil {
+		return x.DestinationPort
+	}
+	return 0
+}
+
+func (x *FlowList_Direction) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *FlowList_Direction) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *FlowList_Direction) GetNextHop() uint32 {
+	if x != nil {
+		return x.NextHop
+	}
+	return 0
+}
+
+func (x *FlowList_Direction) GetAdjacencies() []*RouteList_Adjacency {
+	if x != nil {
+		return x.Adjacencies
+	}
+	return nil
+}
+
+type FlowSummary_Holder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoint      string                 `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // or the port's name, where it has none
+	Flows         uint64                 `protobuf:"varint,2,opt,name=flows,proto3" json:"flows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowSummary_Holder) Reset() {
+	*x = FlowSummary_Holder{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowSummary_Holder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowSummary_Holder) ProtoMessage() {}
+
+func (x *FlowSummary_Holder) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowSummary_Holder.ProtoReflect.Descriptor instead.
+func (*FlowSummary_Holder) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{21, 2}
+}
+
+func (x *FlowSummary_Holder) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *FlowSummary_Holder) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+type PolicyList_Entry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoint      string                 `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	Policy        Endpoint_Policy        `protobuf:"varint,3,opt,name=policy,proto3,enum=margay.dataplane.v1.Endpoint_Policy" json:"policy,omitempty"`
+	Closed        bool                   `protobuf:"varint,4,opt,name=closed,proto3" json:"closed,omitempty"` // its policy could not be put in force: it forwards nothing
+	EgressTiers   uint32                 `protobuf:"varint,5,opt,name=egress_tiers,json=egressTiers,proto3" json:"egress_tiers,omitempty"`
+	IngressTiers  uint32                 `protobuf:"varint,6,opt,name=ingress_tiers,json=ingressTiers,proto3" json:"ingress_tiers,omitempty"`
+	Rules         uint32                 `protobuf:"varint,7,opt,name=rules,proto3" json:"rules,omitempty"`   // compiled, of both directions and families; those of a list that is shared count for each
+	Staged        bool                   `protobuf:"varint,8,opt,name=staged,proto3" json:"staged,omitempty"` // staged policies are reported on
+	Flows         uint64                 `protobuf:"varint,9,opt,name=flows,proto3" json:"flows,omitempty"`   // that it is charged with
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyList_Entry) Reset() {
+	*x = PolicyList_Entry{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyList_Entry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyList_Entry) ProtoMessage() {}
+
+func (x *PolicyList_Entry) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyList_Entry.ProtoReflect.Descriptor instead.
+func (*PolicyList_Entry) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{23, 0}
+}
+
+func (x *PolicyList_Entry) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *PolicyList_Entry) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *PolicyList_Entry) GetPolicy() Endpoint_Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return Endpoint_POLICY_NONE
+}
+
+func (x *PolicyList_Entry) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *PolicyList_Entry) GetEgressTiers() uint32 {
+	if x != nil {
+		return x.EgressTiers
+	}
+	return 0
+}
+
+func (x *PolicyList_Entry) GetIngressTiers() uint32 {
+	if x != nil {
+		return x.IngressTiers
+	}
+	return 0
+}
+
+func (x *PolicyList_Entry) GetRules() uint32 {
+	if x != nil {
+		return x.Rules
+	}
+	return 0
+}
+
+func (x *PolicyList_Entry) GetStaged() bool {
+	if x != nil {
+		return x.Staged
+	}
+	return false
+}
+
+func (x *PolicyList_Entry) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+type EndpointPolicy_Address struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Class         uint32                 `protobuf:"varint,2,opt,name=class,proto3" json:"class,omitempty"` // of its first address
+	Sets          []*EndpointPolicy_Set  `protobuf:"bytes,3,rep,name=sets,proto3" json:"sets,omitempty"`    // that hold its first address, at most 100
+	SetsUnlisted  uint32                 `protobuf:"varint,4,opt,name=sets_unlisted,json=setsUnlisted,proto3" json:"sets_unlisted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointPolicy_Address) Reset() {
+	*x = EndpointPolicy_Address{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointPolicy_Address) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointPolicy_Address) ProtoMessage() {}
+
+func (x *EndpointPolicy_Address) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointPolicy_Address.ProtoReflect.Descriptor instead.
+func (*EndpointPolicy_Address) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{25, 0}
+}
+
+func (x *EndpointPolicy_Address) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *EndpointPolicy_Address) GetClass() uint32 {
+	if x != nil {
+		return x.Class
+	}
+	return 0
+}
+
+func (x *EndpointPolicy_Address) GetSets() []*EndpointPolicy_Set {
+	if x != nil {
+		return x.Sets
+	}
+	return nil
+}
+
+func (x *EndpointPolicy_Address) GetSetsUnlisted() uint32 {
+	if x != nil {
+		return x.SetsUnlisted
+	}
+	return 0
+}
+
+type EndpointPolicy_Set struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // empty: nobody named it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointPolicy_Set) Reset() {
+	*x = EndpointPolicy_Set{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointPolicy_Set) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointPolicy_Set) ProtoMessage() {}
+
+func (x *EndpointPolicy_Set) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointPolicy_Set.ProtoReflect.Descriptor instead.
+func (*EndpointPolicy_Set) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{25, 1}
+}
+
+func (x *EndpointPolicy_Set) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *EndpointPolicy_Set) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type EndpointPolicy_Tier struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Egress        bool                   `protobuf:"varint,1,opt,name=egress,proto3" json:"egress,omitempty"`
+	Staged        bool                   `protobuf:"varint,2,opt,name=staged,proto3" json:"staged,omitempty"` // asked for counters alone: what the staged policies would do
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`      // empty: profiles
+	Passes        bool                   `protobuf:"varint,4,opt,name=passes,proto3" json:"passes,omitempty"` // what no rule of it decides is for the next; else it is denied
+	Rules         []*EndpointPolicy_Rule `protobuf:"bytes,5,rep,name=rules,proto3" json:"rules,omitempty"`
+	Continued     bool                   `protobuf:"varint,6,opt,name=continued,proto3" json:"continued,omitempty"` // rules of the tier that the chunk before ended in
+	Denied        *PacketCount           `protobuf:"bytes,7,opt,name=denied,proto3" json:"denied,omitempty"`        // at its end
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointPolicy_Tier) Reset() {
+	*x = EndpointPolicy_Tier{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointPolicy_Tier) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointPolicy_Tier) ProtoMessage() {}
+
+func (x *EndpointPolicy_Tier) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointPolicy_Tier.ProtoReflect.Descriptor instead.
+func (*EndpointPolicy_Tier) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{25, 2}
+}
+
+func (x *EndpointPolicy_Tier) GetEgress() bool {
+	if x != nil {
+		return x.Egress
+	}
+	return false
+}
+
+func (x *EndpointPolicy_Tier) GetStaged() bool {
+	if x != nil {
+		return x.Staged
+	}
+	return false
+}
+
+func (x *EndpointPolicy_Tier) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EndpointPolicy_Tier) GetPasses() bool {
+	if x != nil {
+		return x.Passes
+	}
+	return false
+}
+
+func (x *EndpointPolicy_Tier) GetRules() []*EndpointPolicy_Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *EndpointPolicy_Tier) GetContinued() bool {
+	if x != nil {
+		return x.Continued
+	}
+	return false
+}
+
+func (x *EndpointPolicy_Tier) GetDenied() *PacketCount {
+	if x != nil {
+		return x.Denied
+	}
+	return nil
+}
+
+type EndpointPolicy_Rule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          *RuleName              `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`     // with its id alone where nobody named it
+	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"` // allow, deny, pass, log
+	Ipv4          bool                   `protobuf:"varint,3,opt,name=ipv4,proto3" json:"ipv4,omitempty"`    // it is there for that family
+	Ipv6          bool                   `protobuf:"varint,4,opt,name=ipv6,proto3" json:"ipv6,omitempty"`
+	Decided       *PacketCount           `protobuf:"bytes,5,opt,name=decided,proto3" json:"decided,omitempty"` // of allowed connections the first packet, of those denied each
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointPolicy_Rule) Reset() {
+	*x = EndpointPolicy_Rule{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointPolicy_Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointPolicy_Rule) ProtoMessage() {}
+
+func (x *EndpointPolicy_Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointPolicy_Rule.ProtoReflect.Descriptor instead.
+func (*EndpointPolicy_Rule) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{25, 3}
+}
+
+func (x *EndpointPolicy_Rule) GetName() *RuleName {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *EndpointPolicy_Rule) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *EndpointPolicy_Rule) GetIpv4() bool {
+	if x != nil {
+		return x.Ipv4
+	}
+	return false
+}
+
+func (x *EndpointPolicy_Rule) GetIpv6() bool {
+	if x != nil {
+		return x.Ipv6
+	}
+	return false
+}
+
+func (x *EndpointPolicy_Rule) GetDecided() *PacketCount {
+	if x != nil {
+		return x.Decided
+	}
+	return nil
+}
+
+type EndpointPolicy_Direction struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Egress        bool                   `protobuf:"varint,1,opt,name=egress,proto3" json:"egress,omitempty"`
+	Denied        *PacketCount           `protobuf:"bytes,2,opt,name=denied,proto3" json:"denied,omitempty"`                              // what no tier and no profile decided
+	Staged        bool                   `protobuf:"varint,3,opt,name=staged,proto3" json:"staged,omitempty"`                             // there are staged policies; then
+	WouldDeny     *PacketCount           `protobuf:"bytes,4,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`       // of what was allowed
+	WouldPermit   *PacketCount           `protobuf:"bytes,5,opt,name=would_permit,json=wouldPermit,proto3" json:"would_permit,omitempty"` // of what was denied
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointPolicy_Direction) Reset() {
+	*x = EndpointPolicy_Direction{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointPolicy_Direction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointPolicy_Direction) ProtoMessage() {}
+
+func (x *EndpointPolicy_Direction) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointPolicy_Direction.ProtoReflect.Descriptor instead.
+func (*EndpointPolicy_Direction) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{25, 4}
+}
+
+func (x *EndpointPolicy_Direction) GetEgress() bool {
+	if x != nil {
+		return x.Egress
+	}
+	return false
+}
+
+func (x *EndpointPolicy_Direction) GetDenied() *PacketCount {
+	if x != nil {
+		return x.Denied
+	}
+	return nil
+}
+
+func (x *EndpointPolicy_Direction) GetStaged() bool {
+	if x != nil {
+		return x.Staged
+	}
+	return false
+}
+
+func (x *EndpointPolicy_Direction) GetWouldDeny() *PacketCount {
+	if x != nil {
+		return x.WouldDeny
+	}
+	return nil
+}
+
+func (x *EndpointPolicy_Direction) GetWouldPermit() *PacketCount {
+	if x != nil {
+		return x.WouldPermit
+	}
+	return nil
+}
+
 type TracedPacket_Step struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          TracedPacket_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=margay.dataplane.v1.TracedPacket_Kind" json:"kind,omitempty"`
@@ -2197,7 +4268,7 @@ type TracedPacket_Step struct {
 
 func (x *TracedPacket_Step) Reset() {
 	*x = TracedPacket_Step{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[33]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +4280,7 @@ func (x *TracedPacket_Step) String() string {
 func (*TracedPacket_Step) ProtoMessage() {}
 
 func (x *TracedPacket_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[33]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +4293,7 @@ func (x *TracedPacket_Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket_Step.ProtoReflect.Descriptor instead.
 func (*TracedPacket_Step) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 0}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{28, 0}
 }
 
 func (x *TracedPacket_Step) GetKind() TracedPacket_Kind {
@@ -2359,7 +4430,7 @@ type TracedPacket_Route struct {
 
 func (x *TracedPacket_Route) Reset() {
 	*x = TracedPacket_Route{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[34]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +4442,7 @@ func (x *TracedPacket_Route) String() string {
 func (*TracedPacket_Route) ProtoMessage() {}
 
 func (x *TracedPacket_Route) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[34]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +4455,7 @@ func (x *TracedPacket_Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TracedPacket_Route.ProtoReflect.Descriptor instead.
 func (*TracedPacket_Route) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{18, 1}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{28, 1}
 }
 
 func (x *TracedPacket_Route) GetDestination() string {
@@ -2448,7 +4519,7 @@ type CaptureChunk_Packet struct {
 
 func (x *CaptureChunk_Packet) Reset() {
 	*x = CaptureChunk_Packet{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[35]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +4531,7 @@ func (x *CaptureChunk_Packet) String() string {
 func (*CaptureChunk_Packet) ProtoMessage() {}
 
 func (x *CaptureChunk_Packet) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[35]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +4544,7 @@ func (x *CaptureChunk_Packet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureChunk_Packet.ProtoReflect.Descriptor instead.
 func (*CaptureChunk_Packet) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{21, 0}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{31, 0}
 }
 
 func (x *CaptureChunk_Packet) GetStage() CaptureRequest_Stage {
@@ -2563,7 +4634,7 @@ type CaptureChunk_End struct {
 
 func (x *CaptureChunk_End) Reset() {
 	*x = CaptureChunk_End{}
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[36]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +4646,7 @@ func (x *CaptureChunk_End) String() string {
 func (*CaptureChunk_End) ProtoMessage() {}
 
 func (x *CaptureChunk_End) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[36]
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +4659,7 @@ func (x *CaptureChunk_End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureChunk_End.ProtoReflect.Descriptor instead.
 func (*CaptureChunk_End) Descriptor() ([]byte, []int) {
-	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{21, 1}
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{31, 1}
 }
 
 func (x *CaptureChunk_End) GetWhy() CaptureChunk_End_Why {
@@ -2603,6 +4674,829 @@ func (x *CaptureChunk_End) GetLost() uint64 {
 		return x.Lost
 	}
 	return 0
+}
+
+type Explanation_Tuple struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Source          string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Destination     string                 `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	Protocol        uint32                 `protobuf:"varint,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	SourcePort      uint32                 `protobuf:"varint,4,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"`                // of ICMP 0
+	DestinationPort uint32                 `protobuf:"varint,5,opt,name=destination_port,json=destinationPort,proto3" json:"destination_port,omitempty"` // of ICMP type * 256 + code
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Explanation_Tuple) Reset() {
+	*x = Explanation_Tuple{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation_Tuple) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation_Tuple) ProtoMessage() {}
+
+func (x *Explanation_Tuple) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation_Tuple.ProtoReflect.Descriptor instead.
+func (*Explanation_Tuple) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 0}
+}
+
+func (x *Explanation_Tuple) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Explanation_Tuple) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *Explanation_Tuple) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Explanation_Tuple) GetSourcePort() uint32 {
+	if x != nil {
+		return x.SourcePort
+	}
+	return 0
+}
+
+func (x *Explanation_Tuple) GetDestinationPort() uint32 {
+	if x != nil {
+		return x.DestinationPort
+	}
+	return 0
+}
+
+// Party is who is at one end.
+type Explanation_Party struct {
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	Endpoint      string                   `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // of this node; empty: none
+	Port          string                   `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`         // that its packets come by, or that leads to it; empty: unknown
+	Policy        Explanation_Party_Policy `protobuf:"varint,3,opt,name=policy,proto3,enum=margay.dataplane.v1.Explanation_Party_Policy" json:"policy,omitempty"`
+	Node          bool                     `protobuf:"varint,4,opt,name=node,proto3" json:"node,omitempty"`                               // it is the node itself
+	HostDenied    bool                     `protobuf:"varint,5,opt,name=host_denied,json=hostDenied,proto3" json:"host_denied,omitempty"` // what the endpoint sends to its own node is dropped
+	Sets          []*Explanation_Set       `protobuf:"bytes,6,rep,name=sets,proto3" json:"sets,omitempty"`                                // that hold its address, at most 64
+	SetsUnlisted  uint32                   `protobuf:"varint,7,opt,name=sets_unlisted,json=setsUnlisted,proto3" json:"sets_unlisted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation_Party) Reset() {
+	*x = Explanation_Party{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation_Party) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation_Party) ProtoMessage() {}
+
+func (x *Explanation_Party) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation_Party.ProtoReflect.Descriptor instead.
+func (*Explanation_Party) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 1}
+}
+
+func (x *Explanation_Party) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *Explanation_Party) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *Explanation_Party) GetPolicy() Explanation_Party_Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return Explanation_Party_POLICY_NOBODYS
+}
+
+func (x *Explanation_Party) GetNode() bool {
+	if x != nil {
+		return x.Node
+	}
+	return false
+}
+
+func (x *Explanation_Party) GetHostDenied() bool {
+	if x != nil {
+		return x.HostDenied
+	}
+	return false
+}
+
+func (x *Explanation_Party) GetSets() []*Explanation_Set {
+	if x != nil {
+		return x.Sets
+	}
+	return nil
+}
+
+func (x *Explanation_Party) GetSetsUnlisted() uint32 {
+	if x != nil {
+		return x.SetsUnlisted
+	}
+	return 0
+}
+
+type Explanation_Set struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`       // empty: nobody named it
+	Members       []string               `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"` // where it has no name, at most 4 of its prefixes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation_Set) Reset() {
+	*x = Explanation_Set{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation_Set) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation_Set) ProtoMessage() {}
+
+func (x *Explanation_Set) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation_Set.ProtoReflect.Descriptor instead.
+func (*Explanation_Set) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 2}
+}
+
+func (x *Explanation_Set) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Explanation_Set) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Explanation_Set) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// Way is what routing makes of one direction.
+type Explanation_Way struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"` // that decides; empty: none covers the destination
+	NextHop       uint32                 `protobuf:"varint,2,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`
+	Adjacencies   []*RouteList_Adjacency `protobuf:"bytes,3,rep,name=adjacencies,proto3" json:"adjacencies,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // why it ends here, routing alone asked; empty: it does not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation_Way) Reset() {
+	*x = Explanation_Way{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation_Way) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation_Way) ProtoMessage() {}
+
+func (x *Explanation_Way) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation_Way.ProtoReflect.Descriptor instead.
+func (*Explanation_Way) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 3}
+}
+
+func (x *Explanation_Way) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Explanation_Way) GetNextHop() uint32 {
+	if x != nil {
+		return x.NextHop
+	}
+	return 0
+}
+
+func (x *Explanation_Way) GetAdjacencies() []*RouteList_Adjacency {
+	if x != nil {
+		return x.Adjacencies
+	}
+	return nil
+}
+
+func (x *Explanation_Way) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Judgement is what one endpoint's policy says, for one direction.
+type Explanation_Judgement struct {
+	state         protoimpl.MessageState     `protogen:"open.v1"`
+	Said          Explanation_Judgement_Said `protobuf:"varint,1,opt,name=said,proto3,enum=margay.dataplane.v1.Explanation_Judgement_Said" json:"said,omitempty"`
+	Stages        []*Explanation_Stage       `protobuf:"bytes,2,rep,name=stages,proto3" json:"stages,omitempty"` // in their order; none where nobody judges
+	Exempt        string                     `protobuf:"bytes,3,opt,name=exempt,proto3" json:"exempt,omitempty"` // why nobody judges, or why policy is not what decides
+	End           bool                       `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`      // no stage decided: denied behind the last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation_Judgement) Reset() {
+	*x = Explanation_Judgement{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation_Judgement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation_Judgement) ProtoMessage() {}
+
+func (x *Explanation_Judgement) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation_Judgement.ProtoReflect.Descriptor instead.
+func (*Explanation_Judgement) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 4}
+}
+
+func (x *Explanation_Judgement) GetSaid() Explanation_Judgement_Said {
+	if x != nil {
+		return x.Said
+	}
+	return Explanation_Judgement_SAID_NOTHING
+}
+
+func (x *Explanation_Judgement) GetStages() []*Explanation_Stage {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *Explanation_Judgement) GetExempt() string {
+	if x != nil {
+		return x.Exempt
+	}
+	return ""
+}
+
+func (x *Explanation_Judgement) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+// Stage is a tier, or profiles.
+type Explanation_Stage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // the tier's; empty: profiles
+	Did           Explanation_Stage_Did  `protobuf:"varint,2,opt,name=did,proto3,enum=margay.dataplane.v1.Explanation_Stage_Did" json:"did,omitempty"`
+	Rule          *Explanation_Rule      `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`     // that decided or passed; missing: none matched
+	Logged        []*Explanation_Rule    `protobuf:"bytes,4,rep,name=logged,proto3" json:"logged,omitempty"` // Log rules that matched before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation_Stage) Reset() {
+	*x = Explanation_Stage{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation_Stage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation_Stage) ProtoMessage() {}
+
+func (x *Explanation_Stage) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation_Stage.ProtoReflect.Descriptor instead.
+func (*Explanation_Stage) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 5}
+}
+
+func (x *Explanation_Stage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Explanation_Stage) GetDid() Explanation_Stage_Did {
+	if x != nil {
+		return x.Did
+	}
+	return Explanation_Stage_DID_NOT_ASKED
+}
+
+func (x *Explanation_Stage) GetRule() *Explanation_Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *Explanation_Stage) GetLogged() []*Explanation_Rule {
+	if x != nil {
+		return x.Logged
+	}
+	return nil
+}
+
+type Explanation_Rule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Tier          string                 `protobuf:"bytes,2,opt,name=tier,proto3" json:"tier,omitempty"`     // empty for a profile's
+	Policy        string                 `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"` // kind/name or kind/namespace/name; empty: nobody named it
+	Egress        bool                   `protobuf:"varint,4,opt,name=egress,proto3" json:"egress,omitempty"`
+	Index         uint32                 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"` // from 0, among those of its direction
+	Text          string                 `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`    // what it says, if anybody said
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation_Rule) Reset() {
+	*x = Explanation_Rule{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation_Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation_Rule) ProtoMessage() {}
+
+func (x *Explanation_Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation_Rule.ProtoReflect.Descriptor instead.
+func (*Explanation_Rule) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 6}
+}
+
+func (x *Explanation_Rule) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Explanation_Rule) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *Explanation_Rule) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Explanation_Rule) GetEgress() bool {
+	if x != nil {
+		return x.Egress
+	}
+	return false
+}
+
+func (x *Explanation_Rule) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Explanation_Rule) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// Flow is a connection that is known.
+type Explanation_Flow struct {
+	state         protoimpl.MessageState     `protogen:"open.v1"`
+	SourcePort    uint32                     `protobuf:"varint,1,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"` // of ICMP the identifier
+	State         string                     `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	IdleMs        uint64                     `protobuf:"varint,3,opt,name=idle_ms,json=idleMs,proto3" json:"idle_ms,omitempty"`
+	PacketsThere  uint64                     `protobuf:"varint,4,opt,name=packets_there,json=packetsThere,proto3" json:"packets_there,omitempty"`
+	PacketsBack   uint64                     `protobuf:"varint,5,opt,name=packets_back,json=packetsBack,proto3" json:"packets_back,omitempty"`
+	Current       bool                       `protobuf:"varint,6,opt,name=current,proto3" json:"current,omitempty"`                                                   // decided from the tables in force; else its next packet has it decided anew
+	Egress        Explanation_Judgement_Said `protobuf:"varint,7,opt,name=egress,proto3,enum=margay.dataplane.v1.Explanation_Judgement_Said" json:"egress,omitempty"` // what would be done with its next packet
+	Ingress       Explanation_Judgement_Said `protobuf:"varint,8,opt,name=ingress,proto3,enum=margay.dataplane.v1.Explanation_Judgement_Said" json:"ingress,omitempty"`
+	Reply         bool                       `protobuf:"varint,9,opt,name=reply,proto3" json:"reply,omitempty"` // it was opened the other way: the packet asked about is a reply of it, and goes by what was said to it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation_Flow) Reset() {
+	*x = Explanation_Flow{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation_Flow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation_Flow) ProtoMessage() {}
+
+func (x *Explanation_Flow) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation_Flow.ProtoReflect.Descriptor instead.
+func (*Explanation_Flow) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 7}
+}
+
+func (x *Explanation_Flow) GetSourcePort() uint32 {
+	if x != nil {
+		return x.SourcePort
+	}
+	return 0
+}
+
+func (x *Explanation_Flow) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Explanation_Flow) GetIdleMs() uint64 {
+	if x != nil {
+		return x.IdleMs
+	}
+	return 0
+}
+
+func (x *Explanation_Flow) GetPacketsThere() uint64 {
+	if x != nil {
+		return x.PacketsThere
+	}
+	return 0
+}
+
+func (x *Explanation_Flow) GetPacketsBack() uint64 {
+	if x != nil {
+		return x.PacketsBack
+	}
+	return 0
+}
+
+func (x *Explanation_Flow) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+func (x *Explanation_Flow) GetEgress() Explanation_Judgement_Said {
+	if x != nil {
+		return x.Egress
+	}
+	return Explanation_Judgement_SAID_NOTHING
+}
+
+func (x *Explanation_Flow) GetIngress() Explanation_Judgement_Said {
+	if x != nil {
+		return x.Ingress
+	}
+	return Explanation_Judgement_SAID_NOTHING
+}
+
+func (x *Explanation_Flow) GetReply() bool {
+	if x != nil {
+		return x.Reply
+	}
+	return false
+}
+
+// Change is what would turn the verdict of policy, verified against the lists in
+// force: all of its parts together.
+type Explanation_Change struct {
+	state         protoimpl.MessageState     `protogen:"open.v1"`
+	Parts         []*Explanation_Change_Part `protobuf:"bytes,1,rep,name=parts,proto3" json:"parts,omitempty"`
+	Then          Explanation_Judgement_Said `protobuf:"varint,2,opt,name=then,proto3,enum=margay.dataplane.v1.Explanation_Judgement_Said" json:"then,omitempty"`
+	Rule          *Explanation_Rule          `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`      // that decides then; missing: the end of a stage
+	Stage         string                     `protobuf:"bytes,4,opt,name=stage,proto3" json:"stage,omitempty"`    // of that rule or end; empty: profiles, or behind all stages
+	Egress        bool                       `protobuf:"varint,5,opt,name=egress,proto3" json:"egress,omitempty"` // whether that is the egress side
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation_Change) Reset() {
+	*x = Explanation_Change{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation_Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation_Change) ProtoMessage() {}
+
+func (x *Explanation_Change) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation_Change.ProtoReflect.Descriptor instead.
+func (*Explanation_Change) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 8}
+}
+
+func (x *Explanation_Change) GetParts() []*Explanation_Change_Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *Explanation_Change) GetThen() Explanation_Judgement_Said {
+	if x != nil {
+		return x.Then
+	}
+	return Explanation_Judgement_SAID_NOTHING
+}
+
+func (x *Explanation_Change) GetRule() *Explanation_Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *Explanation_Change) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *Explanation_Change) GetEgress() bool {
+	if x != nil {
+		return x.Egress
+	}
+	return false
+}
+
+type Explanation_Change_Part struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Kind          Explanation_Change_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=margay.dataplane.v1.Explanation_Change_Kind" json:"kind,omitempty"`
+	Number        uint32                  `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`  // protocol or port to use
+	Prefix        string                  `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`   // to have an address of
+	Address       string                  `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // of prefix, that was tried
+	Set           *Explanation_Set        `protobuf:"bytes,5,opt,name=set,proto3" json:"set,omitempty"`
+	Rule          *Explanation_Rule       `protobuf:"bytes,6,opt,name=rule,proto3" json:"rule,omitempty"`         // to be removed, or to put the new one before; missing: before the stage's end
+	Stage         string                  `protobuf:"bytes,7,opt,name=stage,proto3" json:"stage,omitempty"`       // tier to put the new rule into; empty: a profile
+	Endpoint      string                  `protobuf:"bytes,8,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // that the new rule is to be for
+	Egress        bool                    `protobuf:"varint,9,opt,name=egress,proto3" json:"egress,omitempty"`    // of the rule that asks, goes or comes
+	Wants         *Explanation_Rule       `protobuf:"bytes,10,opt,name=wants,proto3" json:"wants,omitempty"`      // the rule that asks for it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation_Change_Part) Reset() {
+	*x = Explanation_Change_Part{}
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation_Change_Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation_Change_Part) ProtoMessage() {}
+
+func (x *Explanation_Change_Part) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_inspect_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation_Change_Part.ProtoReflect.Descriptor instead.
+func (*Explanation_Change_Part) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_inspect_proto_rawDescGZIP(), []int{34, 8, 0}
+}
+
+func (x *Explanation_Change_Part) GetKind() Explanation_Change_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Explanation_Change_KIND_UNKNOWN
+}
+
+func (x *Explanation_Change_Part) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Explanation_Change_Part) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Explanation_Change_Part) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Explanation_Change_Part) GetSet() *Explanation_Set {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *Explanation_Change_Part) GetRule() *Explanation_Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *Explanation_Change_Part) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *Explanation_Change_Part) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *Explanation_Change_Part) GetEgress() bool {
+	if x != nil {
+		return x.Egress
+	}
+	return false
+}
+
+func (x *Explanation_Change_Part) GetWants() *Explanation_Rule {
+	if x != nil {
+		return x.Wants
+	}
+	return nil
 }
 
 var File_api_dataplane_v1_inspect_proto protoreflect.FileDescriptor
@@ -2744,7 +5638,145 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\vSEVERITY_OK\x10\x00\x12\x11\n" +
 	"\rSEVERITY_NOTE\x10\x01\x12\x14\n" +
 	"\x10SEVERITY_WARNING\x10\x02\x12\x12\n" +
-	"\x0eSEVERITY_FAULT\x10\x03\"o\n" +
+	"\x0eSEVERITY_FAULT\x10\x03\"\x9c\x02\n" +
+	"\x10ListFlowsRequest\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\rR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\x12G\n" +
+	"\averdict\x18\x05 \x01(\x0e2-.margay.dataplane.v1.ListFlowsRequest.VerdictR\averdict\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\rR\x05limit\"C\n" +
+	"\aVerdict\x12\x0f\n" +
+	"\vVERDICT_ANY\x10\x00\x12\x13\n" +
+	"\x0fVERDICT_ALLOWED\x10\x01\x12\x12\n" +
+	"\x0eVERDICT_DENIED\x10\x02\"\xfa\x05\n" +
+	"\bFlowList\x128\n" +
+	"\x05flows\x18\x01 \x03(\v2\".margay.dataplane.v1.FlowList.FlowR\x05flows\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x1a\xf4\x02\n" +
+	"\x04Flow\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x15\n" +
+	"\x06age_ms\x18\x03 \x01(\x04R\x05ageMs\x12\x17\n" +
+	"\aidle_ms\x18\x04 \x01(\x04R\x06idleMs\x12C\n" +
+	"\boriginal\x18\x05 \x01(\v2'.margay.dataplane.v1.FlowList.DirectionR\boriginal\x12=\n" +
+	"\x05reply\x18\x06 \x01(\v2'.margay.dataplane.v1.FlowList.DirectionR\x05reply\x123\n" +
+	"\x06egress\x18\a \x01(\v2\x1b.margay.dataplane.v1.RulingR\x06egress\x125\n" +
+	"\aingress\x18\b \x01(\v2\x1b.margay.dataplane.v1.RulingR\aingress\x12\x1a\n" +
+	"\boutdated\x18\t \x01(\bR\boutdated\x1a\xa8\x02\n" +
+	"\tDirection\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1f\n" +
+	"\vsource_port\x18\x03 \x01(\rR\n" +
+	"sourcePort\x12)\n" +
+	"\x10destination_port\x18\x04 \x01(\rR\x0fdestinationPort\x12\x18\n" +
+	"\apackets\x18\x05 \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x19\n" +
+	"\bnext_hop\x18\a \x01(\rR\anextHop\x12J\n" +
+	"\vadjacencies\x18\b \x03(\v2(.margay.dataplane.v1.RouteList.AdjacencyR\vadjacencies\"\xf0\x01\n" +
+	"\x06Ruling\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x18\n" +
+	"\aallowed\x18\x02 \x01(\bR\aallowed\x12.\n" +
+	"\x02by\x18\x03 \x01(\x0e2\x1e.margay.dataplane.v1.Ruling.ByR\x02by\x12\x12\n" +
+	"\x04tier\x18\x04 \x01(\tR\x04tier\x121\n" +
+	"\x04rule\x18\x05 \x01(\v2\x1d.margay.dataplane.v1.RuleNameR\x04rule\"9\n" +
+	"\x02By\x12\r\n" +
+	"\tBY_NOBODY\x10\x00\x12\v\n" +
+	"\aBY_RULE\x10\x01\x12\v\n" +
+	"\aBY_TIER\x10\x02\x12\n" +
+	"\n" +
+	"\x06BY_END\x10\x03\"\x17\n" +
+	"\x15SummarizeFlowsRequest\"\xc7\x04\n" +
+	"\vFlowSummary\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x04R\x05limit\x12\x14\n" +
+	"\x05flows\x18\x02 \x01(\x04R\x05flows\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\x04R\awaiting\x12H\n" +
+	"\bby_state\x18\x04 \x03(\v2-.margay.dataplane.v1.FlowSummary.ByStateEntryR\abyState\x12\x1a\n" +
+	"\binserted\x18\x05 \x01(\x04R\binserted\x12\x18\n" +
+	"\aexpired\x18\x06 \x01(\x04R\aexpired\x12\x18\n" +
+	"\aretired\x18\a \x01(\x04R\aretired\x12G\n" +
+	"\arefused\x18\b \x03(\v2-.margay.dataplane.v1.FlowSummary.RefusedEntryR\arefused\x12\x18\n" +
+	"\apartial\x18\t \x01(\x04R\apartial\x12A\n" +
+	"\aholders\x18\n" +
+	" \x03(\v2'.margay.dataplane.v1.FlowSummary.HolderR\aholders\x1a:\n" +
+	"\fByStateEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a:\n" +
+	"\fRefusedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a:\n" +
+	"\x06Holder\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x14\n" +
+	"\x05flows\x18\x02 \x01(\x04R\x05flows\"\x15\n" +
+	"\x13ListPoliciesRequest\"\x8d\x03\n" +
+	"\n" +
+	"PolicyList\x12C\n" +
+	"\tendpoints\x18\x01 \x03(\v2%.margay.dataplane.v1.PolicyList.EntryR\tendpoints\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x1a\x99\x02\n" +
+	"\x05Entry\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x12<\n" +
+	"\x06policy\x18\x03 \x01(\x0e2$.margay.dataplane.v1.Endpoint.PolicyR\x06policy\x12\x16\n" +
+	"\x06closed\x18\x04 \x01(\bR\x06closed\x12!\n" +
+	"\fegress_tiers\x18\x05 \x01(\rR\vegressTiers\x12#\n" +
+	"\ringress_tiers\x18\x06 \x01(\rR\fingressTiers\x12\x14\n" +
+	"\x05rules\x18\a \x01(\rR\x05rules\x12\x16\n" +
+	"\x06staged\x18\b \x01(\bR\x06staged\x12\x14\n" +
+	"\x05flows\x18\t \x01(\x04R\x05flows\"/\n" +
+	"\x11ShowPolicyRequest\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\"\xc1\n" +
+	"\n" +
+	"\x0eEndpointPolicy\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x12<\n" +
+	"\x06policy\x18\x03 \x01(\x0e2$.margay.dataplane.v1.Endpoint.PolicyR\x06policy\x12\x16\n" +
+	"\x06closed\x18\x04 \x01(\bR\x06closed\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\x04R\n" +
+	"generation\x12\x1f\n" +
+	"\vhost_denied\x18\x06 \x01(\bR\n" +
+	"hostDenied\x12\x14\n" +
+	"\x05flows\x18\a \x01(\x04R\x05flows\x12I\n" +
+	"\taddresses\x18\b \x03(\v2+.margay.dataplane.v1.EndpointPolicy.AddressR\taddresses\x12>\n" +
+	"\x05tiers\x18\t \x03(\v2(.margay.dataplane.v1.EndpointPolicy.TierR\x05tiers\x12M\n" +
+	"\n" +
+	"directions\x18\n" +
+	" \x03(\v2-.margay.dataplane.v1.EndpointPolicy.DirectionR\n" +
+	"directions\x1a\x99\x01\n" +
+	"\aAddress\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05class\x18\x02 \x01(\rR\x05class\x12;\n" +
+	"\x04sets\x18\x03 \x03(\v2'.margay.dataplane.v1.EndpointPolicy.SetR\x04sets\x12#\n" +
+	"\rsets_unlisted\x18\x04 \x01(\rR\fsetsUnlisted\x1a)\n" +
+	"\x03Set\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x1a\xfa\x01\n" +
+	"\x04Tier\x12\x16\n" +
+	"\x06egress\x18\x01 \x01(\bR\x06egress\x12\x16\n" +
+	"\x06staged\x18\x02 \x01(\bR\x06staged\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
+	"\x06passes\x18\x04 \x01(\bR\x06passes\x12>\n" +
+	"\x05rules\x18\x05 \x03(\v2(.margay.dataplane.v1.EndpointPolicy.RuleR\x05rules\x12\x1c\n" +
+	"\tcontinued\x18\x06 \x01(\bR\tcontinued\x128\n" +
+	"\x06denied\x18\a \x01(\v2 .margay.dataplane.v1.PacketCountR\x06denied\x1a\xb5\x01\n" +
+	"\x04Rule\x121\n" +
+	"\x04name\x18\x01 \x01(\v2\x1d.margay.dataplane.v1.RuleNameR\x04name\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x12\n" +
+	"\x04ipv4\x18\x03 \x01(\bR\x04ipv4\x12\x12\n" +
+	"\x04ipv6\x18\x04 \x01(\bR\x04ipv6\x12:\n" +
+	"\adecided\x18\x05 \x01(\v2 .margay.dataplane.v1.PacketCountR\adecided\x1a\xfb\x01\n" +
+	"\tDirection\x12\x16\n" +
+	"\x06egress\x18\x01 \x01(\bR\x06egress\x128\n" +
+	"\x06denied\x18\x02 \x01(\v2 .margay.dataplane.v1.PacketCountR\x06denied\x12\x16\n" +
+	"\x06staged\x18\x03 \x01(\bR\x06staged\x12?\n" +
+	"\n" +
+	"would_deny\x18\x04 \x01(\v2 .margay.dataplane.v1.PacketCountR\twouldDeny\x12C\n" +
+	"\fwould_permit\x18\x05 \x01(\v2 .margay.dataplane.v1.PacketCountR\vwouldPermit\"Y\n" +
+	"\vPacketCount\x12\x18\n" +
+	"\apackets\x18\x01 \x01(\x04R\apackets\x12\x1a\n" +
+	"\bsegments\x18\x02 \x01(\x04R\bsegments\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"o\n" +
 	"\fTraceRequest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x1d\n" +
@@ -2832,7 +5864,145 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\x03Why\x12\f\n" +
 	"\bWHY_TIME\x10\x00\x12\r\n" +
 	"\tWHY_COUNT\x10\x01\x12\r\n" +
-	"\tWHY_BYTES\x10\x022\xd8\x06\n" +
+	"\tWHY_BYTES\x10\x02\"\xc6\x01\n" +
+	"\x0eExplainRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\rR\bprotocol\x12\x1f\n" +
+	"\vsource_port\x18\x04 \x01(\rR\n" +
+	"sourcePort\x12)\n" +
+	"\x10destination_port\x18\x05 \x01(\rR\x0fdestinationPort\x12\x12\n" +
+	"\x04echo\x18\x06 \x01(\bR\x04echo\"W\n" +
+	"\x0fExplanationList\x12D\n" +
+	"\fexplanations\x18\x01 \x03(\v2 .margay.dataplane.v1.ExplanationR\fexplanations\"\xd3\x1c\n" +
+	"\vExplanation\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12<\n" +
+	"\x05tuple\x18\x02 \x01(\v2&.margay.dataplane.v1.Explanation.TupleR\x05tuple\x12>\n" +
+	"\x06source\x18\x03 \x01(\v2&.margay.dataplane.v1.Explanation.PartyR\x06source\x12H\n" +
+	"\vdestination\x18\x04 \x01(\v2&.margay.dataplane.v1.Explanation.PartyR\vdestination\x12B\n" +
+	"\aoutcome\x18\x05 \x01(\x0e2(.margay.dataplane.v1.Explanation.OutcomeR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12:\n" +
+	"\x05there\x18\a \x01(\v2$.margay.dataplane.v1.Explanation.WayR\x05there\x128\n" +
+	"\x04back\x18\b \x01(\v2$.margay.dataplane.v1.Explanation.WayR\x04back\x12B\n" +
+	"\x06egress\x18\t \x01(\v2*.margay.dataplane.v1.Explanation.JudgementR\x06egress\x12D\n" +
+	"\aingress\x18\n" +
+	" \x01(\v2*.margay.dataplane.v1.Explanation.JudgementR\aingress\x12;\n" +
+	"\x05flows\x18\v \x03(\v2%.margay.dataplane.v1.Explanation.FlowR\x05flows\x12%\n" +
+	"\x0eflows_unlisted\x18\f \x01(\rR\rflowsUnlisted\x12A\n" +
+	"\achanges\x18\r \x03(\v2'.margay.dataplane.v1.Explanation.ChangeR\achanges\x1a\xa9\x01\n" +
+	"\x05Tuple\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\rR\bprotocol\x12\x1f\n" +
+	"\vsource_port\x18\x04 \x01(\rR\n" +
+	"sourcePort\x12)\n" +
+	"\x10destination_port\x18\x05 \x01(\rR\x0fdestinationPort\x1a\xe9\x02\n" +
+	"\x05Party\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x12E\n" +
+	"\x06policy\x18\x03 \x01(\x0e2-.margay.dataplane.v1.Explanation.Party.PolicyR\x06policy\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\bR\x04node\x12\x1f\n" +
+	"\vhost_denied\x18\x05 \x01(\bR\n" +
+	"hostDenied\x128\n" +
+	"\x04sets\x18\x06 \x03(\v2$.margay.dataplane.v1.Explanation.SetR\x04sets\x12#\n" +
+	"\rsets_unlisted\x18\a \x01(\rR\fsetsUnlisted\"U\n" +
+	"\x06Policy\x12\x12\n" +
+	"\x0ePOLICY_NOBODYS\x10\x00\x12\x12\n" +
+	"\x0ePOLICY_UNKNOWN\x10\x01\x12\x0e\n" +
+	"\n" +
+	"POLICY_OFF\x10\x02\x12\x13\n" +
+	"\x0fPOLICY_ENFORCED\x10\x03\x1aC\n" +
+	"\x03Set\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\amembers\x18\x03 \x03(\tR\amembers\x1a\x9c\x01\n" +
+	"\x03Way\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x19\n" +
+	"\bnext_hop\x18\x02 \x01(\rR\anextHop\x12J\n" +
+	"\vadjacencies\x18\x03 \x03(\v2(.margay.dataplane.v1.RouteList.AdjacencyR\vadjacencies\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x1a\xf3\x01\n" +
+	"\tJudgement\x12C\n" +
+	"\x04said\x18\x01 \x01(\x0e2/.margay.dataplane.v1.Explanation.Judgement.SaidR\x04said\x12>\n" +
+	"\x06stages\x18\x02 \x03(\v2&.margay.dataplane.v1.Explanation.StageR\x06stages\x12\x16\n" +
+	"\x06exempt\x18\x03 \x01(\tR\x06exempt\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\"7\n" +
+	"\x04Said\x12\x10\n" +
+	"\fSAID_NOTHING\x10\x00\x12\x0e\n" +
+	"\n" +
+	"SAID_ALLOW\x10\x01\x12\r\n" +
+	"\tSAID_DENY\x10\x02\x1a\xbc\x02\n" +
+	"\x05Stage\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12<\n" +
+	"\x03did\x18\x02 \x01(\x0e2*.margay.dataplane.v1.Explanation.Stage.DidR\x03did\x129\n" +
+	"\x04rule\x18\x03 \x01(\v2%.margay.dataplane.v1.Explanation.RuleR\x04rule\x12=\n" +
+	"\x06logged\x18\x04 \x03(\v2%.margay.dataplane.v1.Explanation.RuleR\x06logged\"g\n" +
+	"\x03Did\x12\x11\n" +
+	"\rDID_NOT_ASKED\x10\x00\x12\r\n" +
+	"\tDID_ALLOW\x10\x01\x12\f\n" +
+	"\bDID_DENY\x10\x02\x12\f\n" +
+	"\bDID_PASS\x10\x03\x12\x10\n" +
+	"\fDID_END_DENY\x10\x04\x12\x10\n" +
+	"\fDID_END_PASS\x10\x05\x1a\x84\x01\n" +
+	"\x04Rule\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
+	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x16\n" +
+	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x16\n" +
+	"\x06egress\x18\x04 \x01(\bR\x06egress\x12\x14\n" +
+	"\x05index\x18\x05 \x01(\rR\x05index\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\x1a\xe2\x02\n" +
+	"\x04Flow\x12\x1f\n" +
+	"\vsource_port\x18\x01 \x01(\rR\n" +
+	"sourcePort\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x17\n" +
+	"\aidle_ms\x18\x03 \x01(\x04R\x06idleMs\x12#\n" +
+	"\rpackets_there\x18\x04 \x01(\x04R\fpacketsThere\x12!\n" +
+	"\fpackets_back\x18\x05 \x01(\x04R\vpacketsBack\x12\x18\n" +
+	"\acurrent\x18\x06 \x01(\bR\acurrent\x12G\n" +
+	"\x06egress\x18\a \x01(\x0e2/.margay.dataplane.v1.Explanation.Judgement.SaidR\x06egress\x12I\n" +
+	"\aingress\x18\b \x01(\x0e2/.margay.dataplane.v1.Explanation.Judgement.SaidR\aingress\x12\x14\n" +
+	"\x05reply\x18\t \x01(\bR\x05reply\x1a\xb1\a\n" +
+	"\x06Change\x12B\n" +
+	"\x05parts\x18\x01 \x03(\v2,.margay.dataplane.v1.Explanation.Change.PartR\x05parts\x12C\n" +
+	"\x04then\x18\x02 \x01(\x0e2/.margay.dataplane.v1.Explanation.Judgement.SaidR\x04then\x129\n" +
+	"\x04rule\x18\x03 \x01(\v2%.margay.dataplane.v1.Explanation.RuleR\x04rule\x12\x14\n" +
+	"\x05stage\x18\x04 \x01(\tR\x05stage\x12\x16\n" +
+	"\x06egress\x18\x05 \x01(\bR\x06egress\x1a\x8c\x03\n" +
+	"\x04Part\x12@\n" +
+	"\x04kind\x18\x01 \x01(\x0e2,.margay.dataplane.v1.Explanation.Change.KindR\x04kind\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\rR\x06number\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x126\n" +
+	"\x03set\x18\x05 \x01(\v2$.margay.dataplane.v1.Explanation.SetR\x03set\x129\n" +
+	"\x04rule\x18\x06 \x01(\v2%.margay.dataplane.v1.Explanation.RuleR\x04rule\x12\x14\n" +
+	"\x05stage\x18\a \x01(\tR\x05stage\x12\x1a\n" +
+	"\bendpoint\x18\b \x01(\tR\bendpoint\x12\x16\n" +
+	"\x06egress\x18\t \x01(\bR\x06egress\x12;\n" +
+	"\x05wants\x18\n" +
+	" \x01(\v2%.margay.dataplane.v1.Explanation.RuleR\x05wants\"\xa5\x02\n" +
+	"\x04Kind\x12\x10\n" +
+	"\fKIND_UNKNOWN\x10\x00\x12\x11\n" +
+	"\rKIND_PROTOCOL\x10\x01\x12\x14\n" +
+	"\x10KIND_SOURCE_PORT\x10\x02\x12\x19\n" +
+	"\x15KIND_DESTINATION_PORT\x10\x03\x12\x16\n" +
+	"\x12KIND_SOURCE_PREFIX\x10\x04\x12\x1b\n" +
+	"\x17KIND_DESTINATION_PREFIX\x10\x05\x12\x15\n" +
+	"\x11KIND_SOURCE_JOINS\x10\x06\x12\x1a\n" +
+	"\x16KIND_DESTINATION_JOINS\x10\a\x12\x16\n" +
+	"\x12KIND_SOURCE_LEAVES\x10\b\x12\x1b\n" +
+	"\x17KIND_DESTINATION_LEAVES\x10\t\x12\x15\n" +
+	"\x11KIND_RULE_REMOVED\x10\n" +
+	"\x12\x13\n" +
+	"\x0fKIND_RULE_ADDED\x10\v\"\x87\x01\n" +
+	"\aOutcome\x12\x13\n" +
+	"\x0fOUTCOME_UNKNOWN\x10\x00\x12\x15\n" +
+	"\x11OUTCOME_FORWARDED\x10\x01\x12\x10\n" +
+	"\fOUTCOME_HELD\x10\x02\x12\x13\n" +
+	"\x0fOUTCOME_TO_NODE\x10\x03\x12\x14\n" +
+	"\x10OUTCOME_ANSWERED\x10\x04\x12\x13\n" +
+	"\x0fOUTCOME_DROPPED\x10\x052\x9b\n" +
+	"\n" +
 	"\aInspect\x12L\n" +
 	"\tGetStatus\x12\".margay.dataplane.v1.StatusRequest\x1a\x1b.margay.dataplane.v1.Status\x12Q\n" +
 	"\tListNodes\x12%.margay.dataplane.v1.ListNodesRequest\x1a\x1d.margay.dataplane.v1.NodeList\x12Q\n" +
@@ -2842,9 +6012,15 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\rListNeighbors\x12).margay.dataplane.v1.ListNeighborsRequest\x1a!.margay.dataplane.v1.NeighborList\x12Q\n" +
 	"\tListDrops\x12%.margay.dataplane.v1.ListDropsRequest\x1a\x1d.margay.dataplane.v1.DropList\x12W\n" +
 	"\vListWorkers\x12'.margay.dataplane.v1.ListWorkersRequest\x1a\x1f.margay.dataplane.v1.WorkerList\x12P\n" +
-	"\bDiagnose\x12$.margay.dataplane.v1.DiagnoseRequest\x1a\x1e.margay.dataplane.v1.Diagnosis\x12O\n" +
+	"\bDiagnose\x12$.margay.dataplane.v1.DiagnoseRequest\x1a\x1e.margay.dataplane.v1.Diagnosis\x12S\n" +
+	"\tListFlows\x12%.margay.dataplane.v1.ListFlowsRequest\x1a\x1d.margay.dataplane.v1.FlowList0\x01\x12^\n" +
+	"\x0eSummarizeFlows\x12*.margay.dataplane.v1.SummarizeFlowsRequest\x1a .margay.dataplane.v1.FlowSummary\x12Y\n" +
+	"\fListPolicies\x12(.margay.dataplane.v1.ListPoliciesRequest\x1a\x1f.margay.dataplane.v1.PolicyList\x12[\n" +
+	"\n" +
+	"ShowPolicy\x12&.margay.dataplane.v1.ShowPolicyRequest\x1a#.margay.dataplane.v1.EndpointPolicy0\x01\x12O\n" +
 	"\x05Trace\x12!.margay.dataplane.v1.TraceRequest\x1a!.margay.dataplane.v1.TracedPacket0\x01\x12S\n" +
-	"\aCapture\x12#.margay.dataplane.v1.CaptureRequest\x1a!.margay.dataplane.v1.CaptureChunk0\x01B0Z.margay.dev/margay/api/dataplane/v1;dataplanev1b\x06proto3"
+	"\aCapture\x12#.margay.dataplane.v1.CaptureRequest\x1a!.margay.dataplane.v1.CaptureChunk0\x01\x12T\n" +
+	"\aExplain\x12#.margay.dataplane.v1.ExplainRequest\x1a$.margay.dataplane.v1.ExplanationListB0Z.margay.dev/margay/api/dataplane/v1;dataplanev1b\x06proto3"
 
 var (
 	file_api_dataplane_v1_inspect_proto_rawDescOnce sync.Once
@@ -2858,104 +6034,211 @@ func file_api_dataplane_v1_inspect_proto_rawDescGZIP() []byte {
 	return file_api_dataplane_v1_inspect_proto_rawDescData
 }
 
-var file_api_dataplane_v1_inspect_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_api_dataplane_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_api_dataplane_v1_inspect_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
+var file_api_dataplane_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_api_dataplane_v1_inspect_proto_goTypes = []any{
-	(Diagnosis_Finding_Severity)(0), // 0: margay.dataplane.v1.Diagnosis.Finding.Severity
-	(TracedPacket_End)(0),           // 1: margay.dataplane.v1.TracedPacket.End
-	(TracedPacket_Kind)(0),          // 2: margay.dataplane.v1.TracedPacket.Kind
-	(CaptureRequest_Stage)(0),       // 3: margay.dataplane.v1.CaptureRequest.Stage
-	(CaptureChunk_End_Why)(0),       // 4: margay.dataplane.v1.CaptureChunk.End.Why
-	(*StatusRequest)(nil),           // 5: margay.dataplane.v1.StatusRequest
-	(*ListNodesRequest)(nil),        // 6: margay.dataplane.v1.ListNodesRequest
-	(*ListPortsRequest)(nil),        // 7: margay.dataplane.v1.ListPortsRequest
-	(*ListRoutesRequest)(nil),       // 8: margay.dataplane.v1.ListRoutesRequest
-	(*ListNeighborsRequest)(nil),    // 9: margay.dataplane.v1.ListNeighborsRequest
-	(*ListDropsRequest)(nil),        // 10: margay.dataplane.v1.ListDropsRequest
-	(*ListWorkersRequest)(nil),      // 11: margay.dataplane.v1.ListWorkersRequest
-	(*DiagnoseRequest)(nil),         // 12: margay.dataplane.v1.DiagnoseRequest
-	(*Status)(nil),                  // 13: margay.dataplane.v1.Status
-	(*NodeList)(nil),                // 14: margay.dataplane.v1.NodeList
-	(*PortList)(nil),                // 15: margay.dataplane.v1.PortList
-	(*RouteList)(nil),               // 16: margay.dataplane.v1.RouteList
-	(*NeighborList)(nil),            // 17: margay.dataplane.v1.NeighborList
-	(*DropList)(nil),                // 18: margay.dataplane.v1.DropList
-	(*Account)(nil),                 // 19: margay.dataplane.v1.Account
-	(*WorkerList)(nil),              // 20: margay.dataplane.v1.WorkerList
-	(*Diagnosis)(nil),               // 21: margay.dataplane.v1.Diagnosis
-	(*TraceRequest)(nil),            // 22: margay.dataplane.v1.TraceRequest
-	(*TracedPacket)(nil),            // 23: margay.dataplane.v1.TracedPacket
-	(*TracedPackets)(nil),           // 24: margay.dataplane.v1.TracedPackets
-	(*CaptureRequest)(nil),          // 25: margay.dataplane.v1.CaptureRequest
-	(*CaptureChunk)(nil),            // 26: margay.dataplane.v1.CaptureChunk
-	(*NodeList_Node)(nil),           // 27: margay.dataplane.v1.NodeList.Node
-	(*PortList_PortState)(nil),      // 28: margay.dataplane.v1.PortList.PortState
-	nil,                             // 29: margay.dataplane.v1.PortList.PortState.DriverEntry
-	(*RouteList_Route)(nil),         // 30: margay.dataplane.v1.RouteList.Route
-	(*RouteList_Adjacency)(nil),     // 31: margay.dataplane.v1.RouteList.Adjacency
-	(*NeighborList_Neighbor)(nil),   // 32: margay.dataplane.v1.NeighborList.Neighbor
-	(*DropList_Drop)(nil),           // 33: margay.dataplane.v1.DropList.Drop
-	nil,                             // 34: margay.dataplane.v1.Account.MadeEntry
-	nil,                             // 35: margay.dataplane.v1.Account.ConsumedEntry
-	(*WorkerList_Worker)(nil),       // 36: margay.dataplane.v1.WorkerList.Worker
-	(*Diagnosis_Finding)(nil),       // 37: margay.dataplane.v1.Diagnosis.Finding
-	(*TracedPacket_Step)(nil),       // 38: margay.dataplane.v1.TracedPacket.Step
-	(*TracedPacket_Route)(nil),      // 39: margay.dataplane.v1.TracedPacket.Route
-	(*CaptureChunk_Packet)(nil),     // 40: margay.dataplane.v1.CaptureChunk.Packet
-	(*CaptureChunk_End)(nil),        // 41: margay.dataplane.v1.CaptureChunk.End
-	(*Condition)(nil),               // 42: margay.dataplane.v1.Condition
+	(Diagnosis_Finding_Severity)(0),  // 0: margay.dataplane.v1.Diagnosis.Finding.Severity
+	(ListFlowsRequest_Verdict)(0),    // 1: margay.dataplane.v1.ListFlowsRequest.Verdict
+	(Ruling_By)(0),                   // 2: margay.dataplane.v1.Ruling.By
+	(TracedPacket_End)(0),            // 3: margay.dataplane.v1.TracedPacket.End
+	(TracedPacket_Kind)(0),           // 4: margay.dataplane.v1.TracedPacket.Kind
+	(CaptureRequest_Stage)(0),        // 5: margay.dataplane.v1.CaptureRequest.Stage
+	(CaptureChunk_End_Why)(0),        // 6: margay.dataplane.v1.CaptureChunk.End.Why
+	(Explanation_Outcome)(0),         // 7: margay.dataplane.v1.Explanation.Outcome
+	(Explanation_Party_Policy)(0),    // 8: margay.dataplane.v1.Explanation.Party.Policy
+	(Explanation_Judgement_Said)(0),  // 9: margay.dataplane.v1.Explanation.Judgement.Said
+	(Explanation_Stage_Did)(0),       // 10: margay.dataplane.v1.Explanation.Stage.Did
+	(Explanation_Change_Kind)(0),     // 11: margay.dataplane.v1.Explanation.Change.Kind
+	(*StatusRequest)(nil),            // 12: margay.dataplane.v1.StatusRequest
+	(*ListNodesRequest)(nil),         // 13: margay.dataplane.v1.ListNodesRequest
+	(*ListPortsRequest)(nil),         // 14: margay.dataplane.v1.ListPortsRequest
+	(*ListRoutesRequest)(nil),        // 15: margay.dataplane.v1.ListRoutesRequest
+	(*ListNeighborsRequest)(nil),     // 16: margay.dataplane.v1.ListNeighborsRequest
+	(*ListDropsRequest)(nil),         // 17: margay.dataplane.v1.ListDropsRequest
+	(*ListWorkersRequest)(nil),       // 18: margay.dataplane.v1.ListWorkersRequest
+	(*DiagnoseRequest)(nil),          // 19: margay.dataplane.v1.DiagnoseRequest
+	(*Status)(nil),                   // 20: margay.dataplane.v1.Status
+	(*NodeList)(nil),                 // 21: margay.dataplane.v1.NodeList
+	(*PortList)(nil),                 // 22: margay.dataplane.v1.PortList
+	(*RouteList)(nil),                // 23: margay.dataplane.v1.RouteList
+	(*NeighborList)(nil),             // 24: margay.dataplane.v1.NeighborList
+	(*DropList)(nil),                 // 25: margay.dataplane.v1.DropList
+	(*Account)(nil),                  // 26: margay.dataplane.v1.Account
+	(*WorkerList)(nil),               // 27: margay.dataplane.v1.WorkerList
+	(*Diagnosis)(nil),                // 28: margay.dataplane.v1.Diagnosis
+	(*ListFlowsRequest)(nil),         // 29: margay.dataplane.v1.ListFlowsRequest
+	(*FlowList)(nil),                 // 30: margay.dataplane.v1.FlowList
+	(*Ruling)(nil),                   // 31: margay.dataplane.v1.Ruling
+	(*SummarizeFlowsRequest)(nil),    // 32: margay.dataplane.v1.SummarizeFlowsRequest
+	(*FlowSummary)(nil),              // 33: margay.dataplane.v1.FlowSummary
+	(*ListPoliciesRequest)(nil),      // 34: margay.dataplane.v1.ListPoliciesRequest
+	(*PolicyList)(nil),               // 35: margay.dataplane.v1.PolicyList
+	(*ShowPolicyRequest)(nil),        // 36: margay.dataplane.v1.ShowPolicyRequest
+	(*EndpointPolicy)(nil),           // 37: margay.dataplane.v1.EndpointPolicy
+	(*PacketCount)(nil),              // 38: margay.dataplane.v1.PacketCount
+	(*TraceRequest)(nil),             // 39: margay.dataplane.v1.TraceRequest
+	(*TracedPacket)(nil),             // 40: margay.dataplane.v1.TracedPacket
+	(*TracedPackets)(nil),            // 41: margay.dataplane.v1.TracedPackets
+	(*CaptureRequest)(nil),           // 42: margay.dataplane.v1.CaptureRequest
+	(*CaptureChunk)(nil),             // 43: margay.dataplane.v1.CaptureChunk
+	(*ExplainRequest)(nil),           // 44: margay.dataplane.v1.ExplainRequest
+	(*ExplanationList)(nil),          // 45: margay.dataplane.v1.ExplanationList
+	(*Explanation)(nil),              // 46: margay.dataplane.v1.Explanation
+	(*NodeList_Node)(nil),            // 47: margay.dataplane.v1.NodeList.Node
+	(*PortList_PortState)(nil),       // 48: margay.dataplane.v1.PortList.PortState
+	nil,                              // 49: margay.dataplane.v1.PortList.PortState.DriverEntry
+	(*RouteList_Route)(nil),          // 50: margay.dataplane.v1.RouteList.Route
+	(*RouteList_Adjacency)(nil),      // 51: margay.dataplane.v1.RouteList.Adjacency
+	(*NeighborList_Neighbor)(nil),    // 52: margay.dataplane.v1.NeighborList.Neighbor
+	(*DropList_Drop)(nil),            // 53: margay.dataplane.v1.DropList.Drop
+	nil,                              // 54: margay.dataplane.v1.Account.MadeEntry
+	nil,                              // 55: margay.dataplane.v1.Account.ConsumedEntry
+	(*WorkerList_Worker)(nil),        // 56: margay.dataplane.v1.WorkerList.Worker
+	(*Diagnosis_Finding)(nil),        // 57: margay.dataplane.v1.Diagnosis.Finding
+	(*FlowList_Flow)(nil),            // 58: margay.dataplane.v1.FlowList.Flow
+	(*FlowList_Direction)(nil),       // 59: margay.dataplane.v1.FlowList.Direction
+	nil,                              // 60: margay.dataplane.v1.FlowSummary.ByStateEntry
+	nil,                              // 61: margay.dataplane.v1.FlowSummary.RefusedEntry
+	(*FlowSummary_Holder)(nil),       // 62: margay.dataplane.v1.FlowSummary.Holder
+	(*PolicyList_Entry)(nil),         // 63: margay.dataplane.v1.PolicyList.Entry
+	(*EndpointPolicy_Address)(nil),   // 64: margay.dataplane.v1.EndpointPolicy.Address
+	(*EndpointPolicy_Set)(nil),       // 65: margay.dataplane.v1.EndpointPolicy.Set
+	(*EndpointPolicy_Tier)(nil),      // 66: margay.dataplane.v1.EndpointPolicy.Tier
+	(*EndpointPolicy_Rule)(nil),      // 67: margay.dataplane.v1.EndpointPolicy.Rule
+	(*EndpointPolicy_Direction)(nil), // 68: margay.dataplane.v1.EndpointPolicy.Direction
+	(*TracedPacket_Step)(nil),        // 69: margay.dataplane.v1.TracedPacket.Step
+	(*TracedPacket_Route)(nil),       // 70: margay.dataplane.v1.TracedPacket.Route
+	(*CaptureChunk_Packet)(nil),      // 71: margay.dataplane.v1.CaptureChunk.Packet
+	(*CaptureChunk_End)(nil),         // 72: margay.dataplane.v1.CaptureChunk.End
+	(*Explanation_Tuple)(nil),        // 73: margay.dataplane.v1.Explanation.Tuple
+	(*Explanation_Party)(nil),        // 74: margay.dataplane.v1.Explanation.Party
+	(*Explanation_Set)(nil),          // 75: margay.dataplane.v1.Explanation.Set
+	(*Explanation_Way)(nil),          // 76: margay.dataplane.v1.Explanation.Way
+	(*Explanation_Judgement)(nil),    // 77: margay.dataplane.v1.Explanation.Judgement
+	(*Explanation_Stage)(nil),        // 78: margay.dataplane.v1.Explanation.Stage
+	(*Explanation_Rule)(nil),         // 79: margay.dataplane.v1.Explanation.Rule
+	(*Explanation_Flow)(nil),         // 80: margay.dataplane.v1.Explanation.Flow
+	(*Explanation_Change)(nil),       // 81: margay.dataplane.v1.Explanation.Change
+	(*Explanation_Change_Part)(nil),  // 82: margay.dataplane.v1.Explanation.Change.Part
+	(*Condition)(nil),                // 83: margay.dataplane.v1.Condition
+	(*RuleName)(nil),                 // 84: margay.dataplane.v1.RuleName
+	(Endpoint_Policy)(0),             // 85: margay.dataplane.v1.Endpoint.Policy
 }
 var file_api_dataplane_v1_inspect_proto_depIdxs = []int32{
-	42, // 0: margay.dataplane.v1.Status.conditions:type_name -> margay.dataplane.v1.Condition
-	27, // 1: margay.dataplane.v1.NodeList.nodes:type_name -> margay.dataplane.v1.NodeList.Node
-	28, // 2: margay.dataplane.v1.PortList.ports:type_name -> margay.dataplane.v1.PortList.PortState
-	30, // 3: margay.dataplane.v1.RouteList.routes:type_name -> margay.dataplane.v1.RouteList.Route
-	32, // 4: margay.dataplane.v1.NeighborList.neighbors:type_name -> margay.dataplane.v1.NeighborList.Neighbor
-	33, // 5: margay.dataplane.v1.DropList.drops:type_name -> margay.dataplane.v1.DropList.Drop
-	19, // 6: margay.dataplane.v1.DropList.account:type_name -> margay.dataplane.v1.Account
-	34, // 7: margay.dataplane.v1.Account.made:type_name -> margay.dataplane.v1.Account.MadeEntry
-	35, // 8: margay.dataplane.v1.Account.consumed:type_name -> margay.dataplane.v1.Account.ConsumedEntry
-	36, // 9: margay.dataplane.v1.WorkerList.workers:type_name -> margay.dataplane.v1.WorkerList.Worker
-	37, // 10: margay.dataplane.v1.Diagnosis.findings:type_name -> margay.dataplane.v1.Diagnosis.Finding
-	1,  // 11: margay.dataplane.v1.TracedPacket.end:type_name -> margay.dataplane.v1.TracedPacket.End
-	38, // 12: margay.dataplane.v1.TracedPacket.steps:type_name -> margay.dataplane.v1.TracedPacket.Step
-	23, // 13: margay.dataplane.v1.TracedPackets.packets:type_name -> margay.dataplane.v1.TracedPacket
-	3,  // 14: margay.dataplane.v1.CaptureRequest.stages:type_name -> margay.dataplane.v1.CaptureRequest.Stage
-	40, // 15: margay.dataplane.v1.CaptureChunk.packets:type_name -> margay.dataplane.v1.CaptureChunk.Packet
-	41, // 16: margay.dataplane.v1.CaptureChunk.end:type_name -> margay.dataplane.v1.CaptureChunk.End
-	29, // 17: margay.dataplane.v1.PortList.PortState.driver:type_name -> margay.dataplane.v1.PortList.PortState.DriverEntry
-	31, // 18: margay.dataplane.v1.RouteList.Route.adjacencies:type_name -> margay.dataplane.v1.RouteList.Adjacency
-	0,  // 19: margay.dataplane.v1.Diagnosis.Finding.severity:type_name -> margay.dataplane.v1.Diagnosis.Finding.Severity
-	2,  // 20: margay.dataplane.v1.TracedPacket.Step.kind:type_name -> margay.dataplane.v1.TracedPacket.Kind
-	39, // 21: margay.dataplane.v1.TracedPacket.Step.route:type_name -> margay.dataplane.v1.TracedPacket.Route
-	31, // 22: margay.dataplane.v1.TracedPacket.Route.chosen:type_name -> margay.dataplane.v1.RouteList.Adjacency
-	3,  // 23: margay.dataplane.v1.CaptureChunk.Packet.stage:type_name -> margay.dataplane.v1.CaptureRequest.Stage
-	4,  // 24: margay.dataplane.v1.CaptureChunk.End.why:type_name -> margay.dataplane.v1.CaptureChunk.End.Why
-	5,  // 25: margay.dataplane.v1.Inspect.GetStatus:input_type -> margay.dataplane.v1.StatusRequest
-	6,  // 26: margay.dataplane.v1.Inspect.ListNodes:input_type -> margay.dataplane.v1.ListNodesRequest
-	7,  // 27: margay.dataplane.v1.Inspect.ListPorts:input_type -> margay.dataplane.v1.ListPortsRequest
-	8,  // 28: margay.dataplane.v1.Inspect.ListRoutes:input_type -> margay.dataplane.v1.ListRoutesRequest
-	9,  // 29: margay.dataplane.v1.Inspect.ListNeighbors:input_type -> margay.dataplane.v1.ListNeighborsRequest
-	10, // 30: margay.dataplane.v1.Inspect.ListDrops:input_type -> margay.dataplane.v1.ListDropsRequest
-	11, // 31: margay.dataplane.v1.Inspect.ListWorkers:input_type -> margay.dataplane.v1.ListWorkersRequest
-	12, // 32: margay.dataplane.v1.Inspect.Diagnose:input_type -> margay.dataplane.v1.DiagnoseRequest
-	22, // 33: margay.dataplane.v1.Inspect.Trace:input_type -> margay.dataplane.v1.TraceRequest
-	25, // 34: margay.dataplane.v1.Inspect.Capture:input_type -> margay.dataplane.v1.CaptureRequest
-	13, // 35: margay.dataplane.v1.Inspect.GetStatus:output_type -> margay.dataplane.v1.Status
-	14, // 36: margay.dataplane.v1.Inspect.ListNodes:output_type -> margay.dataplane.v1.NodeList
-	15, // 37: margay.dataplane.v1.Inspect.ListPorts:output_type -> margay.dataplane.v1.PortList
-	16, // 38: margay.dataplane.v1.Inspect.ListRoutes:output_type -> margay.dataplane.v1.RouteList
-	17, // 39: margay.dataplane.v1.Inspect.ListNeighbors:output_type -> margay.dataplane.v1.NeighborList
-	18, // 40: margay.dataplane.v1.Inspect.ListDrops:output_type -> margay.dataplane.v1.DropList
-	20, // 41: margay.dataplane.v1.Inspect.ListWorkers:output_type -> margay.dataplane.v1.WorkerList
-	21, // 42: margay.dataplane.v1.Inspect.Diagnose:output_type -> margay.dataplane.v1.Diagnosis
-	23, // 43: margay.dataplane.v1.Inspect.Trace:output_type -> margay.dataplane.v1.TracedPacket
-	26, // 44: margay.dataplane.v1.Inspect.Capture:output_type -> margay.dataplane.v1.CaptureChunk
-	35, // [35:45] is the sub-list for method output_type
-	25, // [25:35] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	83, // 0: margay.dataplane.v1.Status.conditions:type_name -> margay.dataplane.v1.Condition
+	47, // 1: margay.dataplane.v1.NodeList.nodes:type_name -> margay.dataplane.v1.NodeList.Node
+	48, // 2: margay.dataplane.v1.PortList.ports:type_name -> margay.dataplane.v1.PortList.PortState
+	50, // 3: margay.dataplane.v1.RouteList.routes:type_name -> margay.dataplane.v1.RouteList.Route
+	52, // 4: margay.dataplane.v1.NeighborList.neighbors:type_name -> margay.dataplane.v1.NeighborList.Neighbor
+	53, // 5: margay.dataplane.v1.DropList.drops:type_name -> margay.dataplane.v1.DropList.Drop
+	26, // 6: margay.dataplane.v1.DropList.account:type_name -> margay.dataplane.v1.Account
+	54, // 7: margay.dataplane.v1.Account.made:type_name -> margay.dataplane.v1.Account.MadeEntry
+	55, // 8: margay.dataplane.v1.Account.consumed:type_name -> margay.dataplane.v1.Account.ConsumedEntry
+	56, // 9: margay.dataplane.v1.WorkerList.workers:type_name -> margay.dataplane.v1.WorkerList.Worker
+	57, // 10: margay.dataplane.v1.Diagnosis.findings:type_name -> margay.dataplane.v1.Diagnosis.Finding
+	1,  // 11: margay.dataplane.v1.ListFlowsRequest.verdict:type_name -> margay.dataplane.v1.ListFlowsRequest.Verdict
+	58, // 12: margay.dataplane.v1.FlowList.flows:type_name -> margay.dataplane.v1.FlowList.Flow
+	2,  // 13: margay.dataplane.v1.Ruling.by:type_name -> margay.dataplane.v1.Ruling.By
+	84, // 14: margay.dataplane.v1.Ruling.rule:type_name -> margay.dataplane.v1.RuleName
+	60, // 15: margay.dataplane.v1.FlowSummary.by_state:type_name -> margay.dataplane.v1.FlowSummary.ByStateEntry
+	61, // 16: margay.dataplane.v1.FlowSummary.refused:type_name -> margay.dataplane.v1.FlowSummary.RefusedEntry
+	62, // 17: margay.dataplane.v1.FlowSummary.holders:type_name -> margay.dataplane.v1.FlowSummary.Holder
+	63, // 18: margay.dataplane.v1.PolicyList.endpoints:type_name -> margay.dataplane.v1.PolicyList.Entry
+	85, // 19: margay.dataplane.v1.EndpointPolicy.policy:type_name -> margay.dataplane.v1.Endpoint.Policy
+	64, // 20: margay.dataplane.v1.EndpointPolicy.addresses:type_name -> margay.dataplane.v1.EndpointPolicy.Address
+	66, // 21: margay.dataplane.v1.EndpointPolicy.tiers:type_name -> margay.dataplane.v1.EndpointPolicy.Tier
+	68, // 22: margay.dataplane.v1.EndpointPolicy.directions:type_name -> margay.dataplane.v1.EndpointPolicy.Direction
+	3,  // 23: margay.dataplane.v1.TracedPacket.end:type_name -> margay.dataplane.v1.TracedPacket.End
+	69, // 24: margay.dataplane.v1.TracedPacket.steps:type_name -> margay.dataplane.v1.TracedPacket.Step
+	40, // 25: margay.dataplane.v1.TracedPackets.packets:type_name -> margay.dataplane.v1.TracedPacket
+	5,  // 26: margay.dataplane.v1.CaptureRequest.stages:type_name -> margay.dataplane.v1.CaptureRequest.Stage
+	71, // 27: margay.dataplane.v1.CaptureChunk.packets:type_name -> margay.dataplane.v1.CaptureChunk.Packet
+	72, // 28: margay.dataplane.v1.CaptureChunk.end:type_name -> margay.dataplane.v1.CaptureChunk.End
+	46, // 29: margay.dataplane.v1.ExplanationList.explanations:type_name -> margay.dataplane.v1.Explanation
+	73, // 30: margay.dataplane.v1.Explanation.tuple:type_name -> margay.dataplane.v1.Explanation.Tuple
+	74, // 31: margay.dataplane.v1.Explanation.source:type_name -> margay.dataplane.v1.Explanation.Party
+	74, // 32: margay.dataplane.v1.Explanation.destination:type_name -> margay.dataplane.v1.Explanation.Party
+	7,  // 33: margay.dataplane.v1.Explanation.outcome:type_name -> margay.dataplane.v1.Explanation.Outcome
+	76, // 34: margay.dataplane.v1.Explanation.there:type_name -> margay.dataplane.v1.Explanation.Way
+	76, // 35: margay.dataplane.v1.Explanation.back:type_name -> margay.dataplane.v1.Explanation.Way
+	77, // 36: margay.dataplane.v1.Explanation.egress:type_name -> margay.dataplane.v1.Explanation.Judgement
+	77, // 37: margay.dataplane.v1.Explanation.ingress:type_name -> margay.dataplane.v1.Explanation.Judgement
+	80, // 38: margay.dataplane.v1.Explanation.flows:type_name -> margay.dataplane.v1.Explanation.Flow
+	81, // 39: margay.dataplane.v1.Explanation.changes:type_name -> margay.dataplane.v1.Explanation.Change
+	49, // 40: margay.dataplane.v1.PortList.PortState.driver:type_name -> margay.dataplane.v1.PortList.PortState.DriverEntry
+	51, // 41: margay.dataplane.v1.RouteList.Route.adjacencies:type_name -> margay.dataplane.v1.RouteList.Adjacency
+	0,  // 42: margay.dataplane.v1.Diagnosis.Finding.severity:type_name -> margay.dataplane.v1.Diagnosis.Finding.Severity
+	59, // 43: margay.dataplane.v1.FlowList.Flow.original:type_name -> margay.dataplane.v1.FlowList.Direction
+	59, // 44: margay.dataplane.v1.FlowList.Flow.reply:type_name -> margay.dataplane.v1.FlowList.Direction
+	31, // 45: margay.dataplane.v1.FlowList.Flow.egress:type_name -> margay.dataplane.v1.Ruling
+	31, // 46: margay.dataplane.v1.FlowList.Flow.ingress:type_name -> margay.dataplane.v1.Ruling
+	51, // 47: margay.dataplane.v1.FlowList.Direction.adjacencies:type_name -> margay.dataplane.v1.RouteList.Adjacency
+	85, // 48: margay.dataplane.v1.PolicyList.Entry.policy:type_name -> margay.dataplane.v1.Endpoint.Policy
+	65, // 49: margay.dataplane.v1.EndpointPolicy.Address.sets:type_name -> margay.dataplane.v1.EndpointPolicy.Set
+	67, // 50: margay.dataplane.v1.EndpointPolicy.Tier.rules:type_name -> margay.dataplane.v1.EndpointPolicy.Rule
+	38, // 51: margay.dataplane.v1.EndpointPolicy.Tier.denied:type_name -> margay.dataplane.v1.PacketCount
+	84, // 52: margay.dataplane.v1.EndpointPolicy.Rule.name:type_name -> margay.dataplane.v1.RuleName
+	38, // 53: margay.dataplane.v1.EndpointPolicy.Rule.decided:type_name -> margay.dataplane.v1.PacketCount
+	38, // 54: margay.dataplane.v1.EndpointPolicy.Direction.denied:type_name -> margay.dataplane.v1.PacketCount
+	38, // 55: margay.dataplane.v1.EndpointPolicy.Direction.would_deny:type_name -> margay.dataplane.v1.PacketCount
+	38, // 56: margay.dataplane.v1.EndpointPolicy.Direction.would_permit:type_name -> margay.dataplane.v1.PacketCount
+	4,  // 57: margay.dataplane.v1.TracedPacket.Step.kind:type_name -> margay.dataplane.v1.TracedPacket.Kind
+	70, // 58: margay.dataplane.v1.TracedPacket.Step.route:type_name -> margay.dataplane.v1.TracedPacket.Route
+	51, // 59: margay.dataplane.v1.TracedPacket.Route.chosen:type_name -> margay.dataplane.v1.RouteList.Adjacency
+	5,  // 60: margay.dataplane.v1.CaptureChunk.Packet.stage:type_name -> margay.dataplane.v1.CaptureRequest.Stage
+	6,  // 61: margay.dataplane.v1.CaptureChunk.End.why:type_name -> margay.dataplane.v1.CaptureChunk.End.Why
+	8,  // 62: margay.dataplane.v1.Explanation.Party.policy:type_name -> margay.dataplane.v1.Explanation.Party.Policy
+	75, // 63: margay.dataplane.v1.Explanation.Party.sets:type_name -> margay.dataplane.v1.Explanation.Set
+	51, // 64: margay.dataplane.v1.Explanation.Way.adjacencies:type_name -> margay.dataplane.v1.RouteList.Adjacency
+	9,  // 65: margay.dataplane.v1.Explanation.Judgement.said:type_name -> margay.dataplane.v1.Explanation.Judgement.Said
+	78, // 66: margay.dataplane.v1.Explanation.Judgement.stages:type_name -> margay.dataplane.v1.Explanation.Stage
+	10, // 67: margay.dataplane.v1.Explanation.Stage.did:type_name -> margay.dataplane.v1.Explanation.Stage.Did
+	79, // 68: margay.dataplane.v1.Explanation.Stage.rule:type_name -> margay.dataplane.v1.Explanation.Rule
+	79, // 69: margay.dataplane.v1.Explanation.Stage.logged:type_name -> margay.dataplane.v1.Explanation.Rule
+	9,  // 70: margay.dataplane.v1.Explanation.Flow.egress:type_name -> margay.dataplane.v1.Explanation.Judgement.Said
+	9,  // 71: margay.dataplane.v1.Explanation.Flow.ingress:type_name -> margay.dataplane.v1.Explanation.Judgement.Said
+	82, // 72: margay.dataplane.v1.Explanation.Change.parts:type_name -> margay.dataplane.v1.Explanation.Change.Part
+	9,  // 73: margay.dataplane.v1.Explanation.Change.then:type_name -> margay.dataplane.v1.Explanation.Judgement.Said
+	79, // 74: margay.dataplane.v1.Explanation.Change.rule:type_name -> margay.dataplane.v1.Explanation.Rule
+	11, // 75: margay.dataplane.v1.Explanation.Change.Part.kind:type_name -> margay.dataplane.v1.Explanation.Change.Kind
+	75, // 76: margay.dataplane.v1.Explanation.Change.Part.set:type_name -> margay.dataplane.v1.Explanation.Set
+	79, // 77: margay.dataplane.v1.Explanation.Change.Part.rule:type_name -> margay.dataplane.v1.Explanation.Rule
+	79, // 78: margay.dataplane.v1.Explanation.Change.Part.wants:type_name -> margay.dataplane.v1.Explanation.Rule
+	12, // 79: margay.dataplane.v1.Inspect.GetStatus:input_type -> margay.dataplane.v1.StatusRequest
+	13, // 80: margay.dataplane.v1.Inspect.ListNodes:input_type -> margay.dataplane.v1.ListNodesRequest
+	14, // 81: margay.dataplane.v1.Inspect.ListPorts:input_type -> margay.dataplane.v1.ListPortsRequest
+	15, // 82: margay.dataplane.v1.Inspect.ListRoutes:input_type -> margay.dataplane.v1.ListRoutesRequest
+	16, // 83: margay.dataplane.v1.Inspect.ListNeighbors:input_type -> margay.dataplane.v1.ListNeighborsRequest
+	17, // 84: margay.dataplane.v1.Inspect.ListDrops:input_type -> margay.dataplane.v1.ListDropsRequest
+	18, // 85: margay.dataplane.v1.Inspect.ListWorkers:input_type -> margay.dataplane.v1.ListWorkersRequest
+	19, // 86: margay.dataplane.v1.Inspect.Diagnose:input_type -> margay.dataplane.v1.DiagnoseRequest
+	29, // 87: margay.dataplane.v1.Inspect.ListFlows:input_type -> margay.dataplane.v1.ListFlowsRequest
+	32, // 88: margay.dataplane.v1.Inspect.SummarizeFlows:input_type -> margay.dataplane.v1.SummarizeFlowsRequest
+	34, // 89: margay.dataplane.v1.Inspect.ListPolicies:input_type -> margay.dataplane.v1.ListPoliciesRequest
+	36, // 90: margay.dataplane.v1.Inspect.ShowPolicy:input_type -> margay.dataplane.v1.ShowPolicyRequest
+	39, // 91: margay.dataplane.v1.Inspect.Trace:input_type -> margay.dataplane.v1.TraceRequest
+	42, // 92: margay.dataplane.v1.Inspect.Capture:input_type -> margay.dataplane.v1.CaptureRequest
+	44, // 93: margay.dataplane.v1.Inspect.Explain:input_type -> margay.dataplane.v1.ExplainRequest
+	20, // 94: margay.dataplane.v1.Inspect.GetStatus:output_type -> margay.dataplane.v1.Status
+	21, // 95: margay.dataplane.v1.Inspect.ListNodes:output_type -> margay.dataplane.v1.NodeList
+	22, // 96: margay.dataplane.v1.Inspect.ListPorts:output_type -> margay.dataplane.v1.PortList
+	23, // 97: margay.dataplane.v1.Inspect.ListRoutes:output_type -> margay.dataplane.v1.RouteList
+	24, // 98: margay.dataplane.v1.Inspect.ListNeighbors:output_type -> margay.dataplane.v1.NeighborList
+	25, // 99: margay.dataplane.v1.Inspect.ListDrops:output_type -> margay.dataplane.v1.DropList
+	27, // 100: margay.dataplane.v1.Inspect.ListWorkers:output_type -> margay.dataplane.v1.WorkerList
+	28, // 101: margay.dataplane.v1.Inspect.Diagnose:output_type -> margay.dataplane.v1.Diagnosis
+	30, // 102: margay.dataplane.v1.Inspect.ListFlows:output_type -> margay.dataplane.v1.FlowList
+	33, // 103: margay.dataplane.v1.Inspect.SummarizeFlows:output_type -> margay.dataplane.v1.FlowSummary
+	35, // 104: margay.dataplane.v1.Inspect.ListPolicies:output_type -> margay.dataplane.v1.PolicyList
+	37, // 105: margay.dataplane.v1.Inspect.ShowPolicy:output_type -> margay.dataplane.v1.EndpointPolicy
+	40, // 106: margay.dataplane.v1.Inspect.Trace:output_type -> margay.dataplane.v1.TracedPacket
+	43, // 107: margay.dataplane.v1.Inspect.Capture:output_type -> margay.dataplane.v1.CaptureChunk
+	45, // 108: margay.dataplane.v1.Inspect.Explain:output_type -> margay.dataplane.v1.ExplanationList
+	94, // [94:109] is the sub-list for method output_type
+	79, // [79:94] is the sub-list for method input_type
+	79, // [79:79] is the sub-list for extension type_name
+	79, // [79:79] is the sub-list for extension extendee
+	0,  // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_api_dataplane_v1_inspect_proto_init() }
@@ -2969,8 +6252,8 @@ func file_api_dataplane_v1_inspect_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_dataplane_v1_inspect_proto_rawDesc), len(file_api_dataplane_v1_inspect_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   37,
+			NumEnums:      12,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,16 +19,21 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Inspect_GetStatus_FullMethodName     = "/margay.dataplane.v1.Inspect/GetStatus"
-	Inspect_ListNodes_FullMethodName     = "/margay.dataplane.v1.Inspect/ListNodes"
-	Inspect_ListPorts_FullMethodName     = "/margay.dataplane.v1.Inspect/ListPorts"
-	Inspect_ListRoutes_FullMethodName    = "/margay.dataplane.v1.Inspect/ListRoutes"
-	Inspect_ListNeighbors_FullMethodName = "/margay.dataplane.v1.Inspect/ListNeighbors"
-	Inspect_ListDrops_FullMethodName     = "/margay.dataplane.v1.Inspect/ListDrops"
-	Inspect_ListWorkers_FullMethodName   = "/margay.dataplane.v1.Inspect/ListWorkers"
-	Inspect_Diagnose_FullMethodName      = "/margay.dataplane.v1.Inspect/Diagnose"
-	Inspect_Trace_FullMethodName         = "/margay.dataplane.v1.Inspect/Trace"
-	Inspect_Capture_FullMethodName       = "/margay.dataplane.v1.Inspect/Capture"
+	Inspect_GetStatus_FullMethodName      = "/margay.dataplane.v1.Inspect/GetStatus"
+	Inspect_ListNodes_FullMethodName      = "/margay.dataplane.v1.Inspect/ListNodes"
+	Inspect_ListPorts_FullMethodName      = "/margay.dataplane.v1.Inspect/ListPorts"
+	Inspect_ListRoutes_FullMethodName     = "/margay.dataplane.v1.Inspect/ListRoutes"
+	Inspect_ListNeighbors_FullMethodName  = "/margay.dataplane.v1.Inspect/ListNeighbors"
+	Inspect_ListDrops_FullMethodName      = "/margay.dataplane.v1.Inspect/ListDrops"
+	Inspect_ListWorkers_FullMethodName    = "/margay.dataplane.v1.Inspect/ListWorkers"
+	Inspect_Diagnose_FullMethodName       = "/margay.dataplane.v1.Inspect/Diagnose"
+	Inspect_ListFlows_FullMethodName      = "/margay.dataplane.v1.Inspect/ListFlows"
+	Inspect_SummarizeFlows_FullMethodName = "/margay.dataplane.v1.Inspect/SummarizeFlows"
+	Inspect_ListPolicies_FullMethodName   = "/margay.dataplane.v1.Inspect/ListPolicies"
+	Inspect_ShowPolicy_FullMethodName     = "/margay.dataplane.v1.Inspect/ShowPolicy"
+	Inspect_Trace_FullMethodName          = "/margay.dataplane.v1.Inspect/Trace"
+	Inspect_Capture_FullMethodName        = "/margay.dataplane.v1.Inspect/Capture"
+	Inspect_Explain_FullMethodName        = "/margay.dataplane.v1.Inspect/Explain"
 )
 
 // InspectClient is the client API for Inspect service.
@@ -45,6 +50,18 @@ type InspectClient interface {
 	ListDrops(ctx context.Context, in *ListDropsRequest, opts ...grpc.CallOption) (*DropList, error)
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*WorkerList, error)
 	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*Diagnosis, error)
+	// ListFlows tells of the connections that are known, in chunks: those that begin
+	// or end meanwhile may be among them or not. It fails with INVALID_ARGUMENT for a
+	// filter that makes no sense, with NOT_FOUND for an endpoint that there is not.
+	ListFlows(ctx context.Context, in *ListFlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowList], error)
+	// SummarizeFlows tells how full the table of connections is.
+	SummarizeFlows(ctx context.Context, in *SummarizeFlowsRequest, opts ...grpc.CallOption) (*FlowSummary, error)
+	// ListPolicies tells of each endpoint whether it is judged, and by how much.
+	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*PolicyList, error)
+	// ShowPolicy tells what judges an endpoint, in the order in which it is asked. All
+	// but the tiers is in the first chunk; these take as many chunks as they need. It fails with NOT_FOUND for an endpoint that there is not, with
+	// INVALID_ARGUMENT for a name that several have.
+	ShowPolicy(ctx context.Context, in *ShowPolicyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EndpointPolicy], error)
 	// Trace follows packets from stop to stop. Each is sent when its walk has
 	// ended; those that are under way when the time is over are sent then. It
 	// fails with RESOURCE_EXHAUSTED while too many watch. Headers are sent as soon
@@ -53,6 +70,10 @@ type InspectClient interface {
 	// Capture sends packets as they are at some stages, in chunks; the last chunk
 	// says why it is the last. It fails as Trace does.
 	Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CaptureChunk], error)
+	// Explain says what would become now of the first packet of a connection, who
+	// decides it, and what would turn that. It fails with INVALID_ARGUMENT for a
+	// question that makes no sense, with NOT_FOUND for an endpoint that there is not.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplanationList, error)
 }
 
 type inspectClient struct {
@@ -152,9 +173,67 @@ func (c *inspectClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts 
 	return out, nil
 }
 
+func (c *inspectClient) ListFlows(ctx context.Context, in *ListFlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FlowList], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Inspect_ServiceDesc.Streams[1], Inspect_ListFlows_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListFlowsRequest, FlowList]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspect_ListFlowsClient = grpc.ServerStreamingClient[FlowList]
+
+func (c *inspectClient) SummarizeFlows(ctx context.Context, in *SummarizeFlowsRequest, opts ...grpc.CallOption) (*FlowSummary, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FlowSummary)
+	err := c.cc.Invoke(ctx, Inspect_SummarizeFlows_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *inspectClient) ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*PolicyList, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PolicyList)
+	err := c.cc.Invoke(ctx, Inspect_ListPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *inspectClient) ShowPolicy(ctx context.Context, in *ShowPolicyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EndpointPolicy], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Inspect_ServiceDesc.Streams[2], Inspect_ShowPolicy_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ShowPolicyRequest, EndpointPolicy]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspect_ShowPolicyClient = grpc.ServerStreamingClient[EndpointPolicy]
+
 func (c *inspectClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TracedPacket], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Inspect_ServiceDesc.Streams[1], Inspect_Trace_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Inspect_ServiceDesc.Streams[3], Inspect_Trace_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +252,7 @@ type Inspect_TraceClient = grpc.ServerStreamingClient[TracedPacket]
 
 func (c *inspectClient) Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CaptureChunk], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Inspect_ServiceDesc.Streams[2], Inspect_Capture_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Inspect_ServiceDesc.Streams[4], Inspect_Capture_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -190,6 +269,16 @@ func (c *inspectClient) Capture(ctx context.Context, in *CaptureRequest, opts ..
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Inspect_CaptureClient = grpc.ServerStreamingClient[CaptureChunk]
 
+func (c *inspectClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplanationList, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplanationList)
+	err := c.cc.Invoke(ctx, Inspect_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InspectServer is the server API for Inspect service.
 // All implementations must embed UnimplementedInspectServer
 // for forward compatibility.
@@ -204,6 +293,18 @@ type InspectServer interface {
 	ListDrops(context.Context, *ListDropsRequest) (*DropList, error)
 	ListWorkers(context.Context, *ListWorkersRequest) (*WorkerList, error)
 	Diagnose(context.Context, *DiagnoseRequest) (*Diagnosis, error)
+	// ListFlows tells of the connections that are known, in chunks: those that begin
+	// or end meanwhile may be among them or not. It fails with INVALID_ARGUMENT for a
+	// filter that makes no sense, with NOT_FOUND for an endpoint that there is not.
+	ListFlows(*ListFlowsRequest, grpc.ServerStreamingServer[FlowList]) error
+	// SummarizeFlows tells how full the table of connections is.
+	SummarizeFlows(context.Context, *SummarizeFlowsRequest) (*FlowSummary, error)
+	// ListPolicies tells of each endpoint whether it is judged, and by how much.
+	ListPolicies(context.Context, *ListPoliciesRequest) (*PolicyList, error)
+	// ShowPolicy tells what judges an endpoint, in the order in which it is asked. All
+	// but the tiers is in the first chunk; these take as many chunks as they need. It fails with NOT_FOUND for an endpoint that there is not, with
+	// INVALID_ARGUMENT for a name that several have.
+	ShowPolicy(*ShowPolicyRequest, grpc.ServerStreamingServer[EndpointPolicy]) error
 	// Trace follows packets from stop to stop. Each is sent when its walk has
 	// ended; those that are under way when the time is over are sent then. It
 	// fails with RESOURCE_EXHAUSTED while too many watch. Headers are sent as soon
@@ -212,6 +313,10 @@ type InspectServer interface {
 	// Capture sends packets as they are at some stages, in chunks; the last chunk
 	// says why it is the last. It fails as Trace does.
 	Capture(*CaptureRequest, grpc.ServerStreamingServer[CaptureChunk]) error
+	// Explain says what would become now of the first packet of a connection, who
+	// decides it, and what would turn that. It fails with INVALID_ARGUMENT for a
+	// question that makes no sense, with NOT_FOUND for an endpoint that there is not.
+	Explain(context.Context, *ExplainRequest) (*ExplanationList, error)
 	mustEmbedUnimplementedInspectServer()
 }
 
@@ -246,11 +351,26 @@ func (UnimplementedInspectServer) ListWorkers(context.Context, *ListWorkersReque
 func (UnimplementedInspectServer) Diagnose(context.Context, *DiagnoseRequest) (*Diagnosis, error) {
 	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
 }
+func (UnimplementedInspectServer) ListFlows(*ListFlowsRequest, grpc.ServerStreamingServer[FlowList]) error {
+	return status.Error(codes.Unimplemented, "method ListFlows not implemented")
+}
+func (UnimplementedInspectServer) SummarizeFlows(context.Context, *SummarizeFlowsRequest) (*FlowSummary, error) {
+	return nil, status.Error(codes.Unimplemented, "method SummarizeFlows not implemented")
+}
+func (UnimplementedInspectServer) ListPolicies(context.Context, *ListPoliciesRequest) (*PolicyList, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPolicies not implemented")
+}
+func (UnimplementedInspectServer) ShowPolicy(*ShowPolicyRequest, grpc.ServerStreamingServer[EndpointPolicy]) error {
+	return status.Error(codes.Unimplemented, "method ShowPolicy not implemented")
+}
 func (UnimplementedInspectServer) Trace(*TraceRequest, grpc.ServerStreamingServer[TracedPacket]) error {
 	return status.Error(codes.Unimplemented, "method Trace not implemented")
 }
 func (UnimplementedInspectServer) Capture(*CaptureRequest, grpc.ServerStreamingServer[CaptureChunk]) error {
 	return status.Error(codes.Unimplemented, "method Capture not implemented")
+}
+func (UnimplementedInspectServer) Explain(context.Context, *ExplainRequest) (*ExplanationList, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedInspectServer) mustEmbedUnimplementedInspectServer() {}
 func (UnimplementedInspectServer) testEmbeddedByValue()                 {}
@@ -410,6 +530,64 @@ func _Inspect_Diagnose_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Inspect_ListFlows_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListFlowsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InspectServer).ListFlows(m, &grpc.GenericServerStream[ListFlowsRequest, FlowList]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspect_ListFlowsServer = grpc.ServerStreamingServer[FlowList]
+
+func _Inspect_SummarizeFlows_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SummarizeFlowsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServer).SummarizeFlows(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspect_SummarizeFlows_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServer).SummarizeFlows(ctx, req.(*SummarizeFlowsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Inspect_ListPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServer).ListPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspect_ListPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServer).ListPolicies(ctx, req.(*ListPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Inspect_ShowPolicy_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ShowPolicyRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InspectServer).ShowPolicy(m, &grpc.GenericServerStream[ShowPolicyRequest, EndpointPolicy]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspect_ShowPolicyServer = grpc.ServerStreamingServer[EndpointPolicy]
+
 func _Inspect_Trace_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(TraceRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -431,6 +609,24 @@ func _Inspect_Capture_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Inspect_CaptureServer = grpc.ServerStreamingServer[CaptureChunk]
+
+func _Inspect_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspect_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 // Inspect_ServiceDesc is the grpc.ServiceDesc for Inspect service.
 // It's only intended for direct use with grpc.RegisterService,
@@ -467,11 +663,33 @@ var Inspect_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Diagnose",
 			Handler:    _Inspect_Diagnose_Handler,
 		},
+		{
+			MethodName: "SummarizeFlows",
+			Handler:    _Inspect_SummarizeFlows_Handler,
+		},
+		{
+			MethodName: "ListPolicies",
+			Handler:    _Inspect_ListPolicies_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _Inspect_Explain_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "ListRoutes",
 			Handler:       _Inspect_ListRoutes_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListFlows",
+			Handler:       _Inspect_ListFlows_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ShowPolicy",
+			Handler:       _Inspect_ShowPolicy_Handler,
 			ServerStreams: true,
 		},
 		{

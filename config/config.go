@@ -29,8 +29,18 @@ const (
 	BusyPollAlways = "always" // never sleep: for CPUs that do nothing else
 )
 
+// What becomes of connections when policy changes.
+const (
+	EstablishedRejudged = "rejudge" // they are judged by it at their next packet
+	EstablishedKept     = "keep"    // those that were allowed go on until they end, as with Calico
+)
+
 // HandOverSuffix stands behind Socket in the name of the socket for hand-overs.
 const HandOverSuffix = ".handover"
+
+// FlowsSuffix stands behind Socket in the name of the file of connections, where
+// FlowsFile gives none.
+const FlowsSuffix = ".flows"
 
 // longestSocket leaves room for the suffix in a Unix socket's path of 107 bytes.
 const longestSocket = 107 - len(HandOverSuffix)
@@ -60,6 +70,13 @@ type Forwarder struct {
 	// Flows is the memory for connections of endpoints that have policy, in MiB:
 	// one holds some 3,600.
 	Flows int `json:"flows"`
+	// Established says what becomes of allowed connections when policy changes:
+	// "rejudge" judges them by it, "keep" lets them go on until they end.
+	Established string `json:"established"`
+	// FlowsFile is a file on a tmpfs in which connections outlive the process, so
+	// that those under way go on with the next forwarder; its folder is made 0700.
+	// Empty is FlowsSuffix behind Socket. On a disk they end with the process.
+	FlowsFile string `json:"flowsFile"`
 	// Socket is where clients and tools connect; its folder is made 0700. The
 	// next forwarder connects to HandOverSuffix behind it.
 	Socket string `json:"socket"`
@@ -104,10 +121,18 @@ func Default() Forwarder {
 	}
 	return Forwarder{
 		Node: node, Workers: max(1, runtime.NumCPU()-1), BusyPoll: BusyPollNever, Spin: Duration(30 * time.Microsecond),
-		Burst: 64, Frames: 16384, Supers: 384, Flows: 64,
+		Burst: 64, Frames: 16384, Supers: 384, Flows: 64, Established: EstablishedRejudged,
 		Socket: pb.DefaultSocket, StateDir: "/var/lib/margay", Metrics: "127.0.0.1:9479",
 		Log: Log{Format: "text", Level: "info"},
 	}
+}
+
+// FlowsPath is where connections are kept.
+func (c Forwarder) FlowsPath() string {
+	if c.FlowsFile != "" {
+		return c.FlowsFile
+	}
+	return c.Socket + FlowsSuffix
 }
 
 // Load reads the file at path over the defaults; the empty path is the defaults
@@ -160,6 +185,9 @@ func (c Forwarder) Validate() error {
 	if c.BusyPoll != BusyPollNever && c.BusyPoll != BusyPollAlways {
 		bad("busyPoll", fmt.Sprintf("%q", c.BusyPoll), "never or always")
 	}
+	if c.Established != EstablishedRejudged && c.Established != EstablishedKept {
+		bad("established", fmt.Sprintf("%q", c.Established), "rejudge or keep")
+	}
 	if d := time.Duration(c.Spin); d < 0 || d > time.Second {
 		bad("spin", d, "0s to 1s")
 	}
@@ -185,6 +213,9 @@ func (c Forwarder) validateCPUs(bad func(string, any, string)) {
 func (c Forwarder) validatePlaces(bad func(string, any, string)) {
 	if !filepath.IsAbs(c.Socket) || len(c.Socket) > longestSocket {
 		bad("socket", fmt.Sprintf("%q", c.Socket), fmt.Sprintf("an absolute path of at most %d bytes", longestSocket))
+	}
+	if c.FlowsFile != "" && !filepath.IsAbs(c.FlowsFile) {
+		bad("flowsFile", fmt.Sprintf("%q", c.FlowsFile), "an absolute path, or nothing: beside the socket")
 	}
 	if !filepath.IsAbs(c.StateDir) {
 		bad("stateDir", fmt.Sprintf("%q", c.StateDir), "an absolute path")

@@ -64,7 +64,7 @@ func TestParseKeepsWhatIsNotSaid(t *testing.T) {
 
 func TestValidateTellsEveryFault(t *testing.T) {
 	c := Forwarder{
-		Workers: 0, CPUs: []int{1, 1}, BusyPoll: "sometimes", Spin: Duration(-1), Burst: 257, Frames: 1, Supers: -1, Flows: 1,
+		Workers: 0, CPUs: []int{1, 1}, BusyPoll: "sometimes", Spin: Duration(-1), Burst: 257, Frames: 1, Supers: -1, Flows: 1, Established: "forever", FlowsFile: "flows",
 		Socket: "here", StateDir: "there", Metrics: "0.0.0.0:80", Log: Log{Format: "xml", Level: "loud"},
 	}
 	err := c.Validate()
@@ -73,7 +73,7 @@ func TestValidateTellsEveryFault(t *testing.T) {
 	}
 	for _, want := range []string{
 		"workers is 0, want 1 to 256", "cpus is [1 1], want one for each of 0 workers", "cpus[1] is 1", `busyPoll is "sometimes"`,
-		"spin is -1ns", "burst is 257", "frames is 1", "supers is -1", "flows is 1", "node is", "socket is", "stateDir is", "metrics is",
+		"spin is -1ns", "burst is 257", "frames is 1", "supers is -1", "flows is 1", "flowsFile is", `established is "forever"`, "node is", "socket is", "stateDir is", "metrics is",
 		"log.format is", "log.level is",
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -100,6 +100,7 @@ func (d *Daemon) planeConfig() plane.Config {
 	return plane.Config{
 		Workers: d.cfg.Workers, CPUs: d.cfg.CPUs, BusyPoll: d.cfg.BusyPoll == config.BusyPollAlways,
 		Spin: time.Duration(d.cfg.Spin), Burst: d.cfg.Burst, Frames: d.cfg.Frames, Supers: d.cfg.Supers, FlowBytes: d.cfg.Flows << 20,
+		FlowsFile: d.cfg.FlowsPath(), KeepEstablished: d.cfg.Established == config.EstablishedKept,
 		Log: d.log, Journal: d.journal,
 	}
 }
@@ -279,6 +280,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		})
 	}
 	serve("watch the host", func() error { return d.plane.Run(ctx) })
+	running.Go(func() { d.plane.Ledger().Report(ctx, d.log) })
 	running.Go(func() {
 		g := &giver{Daemon: d, taken: func() { cancel(errHandedOver) }}
 		if err := handover.Serve(ctx, d.doors.handOver, g, d.log); ctx.Err() == nil {

@@ -96,8 +96,18 @@ func (d *Daemon) tell(state string) {
 
 // diagnose runs the doctor on our own ports.
 func (d *Daemon) diagnose(ctx context.Context) (*pb.Diagnosis, error) {
+	var host string // its device
+	var services []desired.Service
+	d.plane.Look(func(l plane.Live) {
+		if l.State.Host != nil {
+			host = l.State.Host.Name
+		}
+		if len(l.State.Steering.Local) > 0 { // else there is no address that they are ports of
+			services = slices.Clone(l.State.Steering.Services)
+		}
+	})
 	o := doctor.Options{
-		Workers: d.cfg.Workers, Memory: uint64(d.cfg.Frames) * umem.ChunkSize, HostPort: d.plane.HostDevice(),
+		Workers: d.cfg.Workers, Memory: uint64(d.cfg.Frames) * umem.ChunkSize, HostPort: host,
 		Journal: filepath.Join(d.cfg.StateDir, "journal"), Inside: true,
 	}
 	for _, p := range d.plane.Ports() {
@@ -106,7 +116,7 @@ func (d *Daemon) diagnose(ctx context.Context) (*pb.Diagnosis, error) {
 		}
 		o.Devices = append(o.Devices, expected(p))
 		if !p.Takeover {
-			o.NodePorts = nodePorts(d.plane.Services())
+			o.NodePorts = nodePorts(services)
 		}
 	}
 	findings, err := doctor.Diagnose(ctx, o)

@@ -42,7 +42,10 @@ func (n *flowNew) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 			continue
 		}
 		if m.Flags&graph.FirstPart != 0 {
-			n.Desk.First(n.Tick(w), w.Mem, m, &c.Packet)
+			if why := n.Desk.First(n.Tick(w), w.Mem, m, &c.Packet); why != graph.NoReason {
+				next[i] = drop(m, why)
+				continue
+			}
 		}
 		m.Flags |= graph.Judged
 		next[i] = c.Edge
@@ -85,7 +88,7 @@ func (n *flowNew) late(w *graph.Worker, m *graph.Meta, c *Case) graph.Edge {
 	switch {
 	case r.Outcome == flow.Refused:
 		return drop(m, graph.FlowReason(uint8(r.Reason)))
-	case r.Outcome != flow.Hit && r.Outcome != flow.Stale, r.Generation != c.Generation:
+	case r.Outcome != flow.Hit && r.Outcome != flow.Stale, r.Generation < c.Generation && !n.Stands(r.Generation, &packets[0].Key):
 		return drop(m, graph.FlowFragmentUnknown)
 	}
 	if why := Denial(r.Verdict); why != graph.NoReason {
@@ -95,12 +98,18 @@ func (n *flowNew) late(w *graph.Worker, m *graph.Meta, c *Case) graph.Edge {
 	return c.Edge
 }
 
-// First lets later fragments follow a datagram's first, m, which may pass.
-func (d *Desk) First(now flow.Tick, mem []byte, m *graph.Meta, p *flow.Packet) {
+// First lets later fragments follow a datagram's first, m, which policy lets pass.
+// It says why m must not pass all the same: it overlaps another, or there is no
+// room to know it by, and those that follow would be dropped.
+func (d *Desk) First(now flow.Tick, mem []byte, m *graph.Meta, p *flow.Packet) graph.Reason {
 	var part flow.Part
-	if part.Read(mem[m.Off+uint32(m.L3):m.Off+m.Head], ShapeOf(m)) {
-		d.Flows.First(now, &part, p)
+	if !part.Read(mem[m.Off+uint32(m.L3):m.Off+m.Head], ShapeOf(m)) {
+		return graph.NoReason
 	}
+	if why := d.Flows.First(now, &part, p); why != flow.NoReason {
+		return graph.FlowReason(uint8(why))
+	}
+	return graph.NoReason
 }
 
 // drop notes why a packet is dropped and answers with the edge that does it.

@@ -18,39 +18,96 @@ import (
 )
 
 // Endpoint is what judges the packets of a workload, by family: IPv4, IPv6. What
-// no tier of a chain decides is denied, so one without tiers allows nothing.
+// no tier of a chain decides is denied, so one without tiers allows nothing. Once it
+// is in force nothing of it changes: another policy is another Endpoint.
 type Endpoint struct {
 	Egress, Ingress [2]*chain.Chain
-	Account         uint32 // that its flows are charged to
-	HostDenied      bool   // what it sends to its own node is dropped, whatever Egress says
+	Account         uint32     // that its flows are charged to
+	HostDenied      bool       // what it sends to its own node is dropped, whatever Egress says
+	Ends            [2]Ends    // of Egress, Ingress
+	Staged          [2]*Staged // likewise; nil where nothing is staged
 }
 
 // Court is all that packets are judged by.
 type Court struct {
 	FIB    *fib.Table
 	Labels *label.Table
-	// Flows must be set before a graph is built over the court if anybody will
-	// have policy.
-	Flows *flow.Table
-	// FlowsSince is the flows' clock when the workers' showed 0.
-	FlowsSince time.Duration
+	Flows  *flow.Table // nil until Keep
+	// KeepAllowed has flows go on that were allowed, whatever policy comes to say, until
+	// they end; what was denied is judged anew. It is set before a graph is built.
+	KeepAllowed bool
+	Record
 
+	since      time.Duration // the flows' clock when the workers' showed 0
 	generation atomic.Uint64
+	seen       changes // until the generation began; the writer's
+	plots      plots
 	desks      map[int]*Desk // by worker
 }
 
 // NewCourt makes one where nobody has policy.
 func NewCourt(routes *fib.Table, labels *label.Table) *Court {
 	c := &Court{FIB: routes, Labels: labels, desks: map[int]*Desk{}}
-	c.generation.Store(1)
+	c.Begin()
+	routes.Watch(c.touch)
+	labels.Watch(c.touch)
 	return c
 }
 
-// Moved makes every flow be decided anew from the tables as they are now, before
-// its next packet goes on. It follows each change of routes, labels, programs and of who is judged by what.
-func (c *Court) Moved() { c.generation.Add(1) }
+// Keep has the court keep what it decides in a table whose clock shows since when
+// the workers' shows 0. Its generations go on beyond those of whoever used the table
+// before, so that nothing of theirs is taken for what these tables would decide.
+func (c *Court) Keep(flows *flow.Table, since time.Duration) {
+	const eraShift = 44
+	c.Flows, c.since = flows, since
+	c.generation.Store(flows.Era() << eraShift)
+	c.Begin()
+}
 
-// Generation counts the changes of all that a flow is decided from.
+// Moved has flows looked at before their next packet goes on: whether they would be
+// decided as they were from the tables as they are now. It follows each change of
+// routes and labels, and concerns the flows of their addresses; where there was none it
+// does nothing.
+func (c *Court) Moved() {
+	now := c.changes()
+	if now == c.seen {
+		return
+	}
+	if now.ways != c.seen.ways {
+		c.plots.all.Store(c.Coming())
+	}
+	c.begin(now)
+}
+
+// Begin is Moved for all flows, and in any case: it follows each change of who is
+// judged by what.
+func (c *Court) Begin() {
+	c.plots.all.Store(c.Coming())
+	c.begin(c.changes())
+}
+
+// begin lets the coming generation begin, after all changes that belong to it.
+func (c *Court) begin(now changes) {
+	c.seen = now
+	generation := c.Coming()
+	c.Labels.BirthsAt(generation + 1)
+	c.generation.Store(generation)
+}
+
+// changes are counts of what flows are decided from: of where next hops lead, of
+// routes, of labels.
+type changes struct{ ways, routes, labels uint64 }
+
+func (c *Court) changes() changes {
+	return changes{c.FIB.Shifts(), c.FIB.Moves(), c.Labels.Generation()}
+}
+
+// Coming is the generation that changes belong to which are made now: it begins
+// when they are in force.
+func (c *Court) Coming() uint64 { return c.Generation() + 1 }
+
+// Generation is that of all that flows are decided from. Who stamps a flow with it must have
+// read it before the tables.
 //
 //fastpath:hot
 func (c *Court) Generation() uint64 { return c.generation.Load() }
@@ -59,19 +116,46 @@ func (c *Court) Generation() uint64 { return c.generation.Load() }
 //
 //fastpath:hot
 func (c *Court) Tick(w *graph.Worker) flow.Tick {
-	return flow.TickAt(c.FlowsSince + time.Duration(w.Now))
+	return flow.TickAt(c.since + time.Duration(w.Now))
 }
 
 // Desk is what the stops that judge share within a worker.
 type Desk struct {
 	Docket Docket
 	Flows  *flow.Worker // nil for a court without flows
+	recorder
+
+	renewed, rejudged atomic.Uint64 // see Court; one worker's, so that it need not lock to add
+}
+
+// count adds to a counter of the desk.
+//
+//fastpath:hot
+func count(to *atomic.Uint64, n int) { to.Store(to.Load() + uint64(n)) }
+
+// Renewed is how many times a known flow that was decided from former tables was found to be
+// decided by those in force as it had been, and went on without being judged. Any
+// goroutine may ask.
+func (c *Court) Renewed() (n uint64) {
+	for _, d := range c.desks {
+		n += d.renewed.Load()
+	}
+	return n
+}
+
+// Rejudged is how many packets of known flows were judged anew, since something
+// changed that their flow had been decided from. Any goroutine may ask.
+func (c *Court) Rejudged() (n uint64) {
+	for _, d := range c.desks {
+		n += d.rejudged.Load()
+	}
+	return n
 }
 
 // Desk is a worker's; stops are made by one goroutine.
 func (c *Court) Desk(worker int) *Desk {
 	if c.desks[worker] == nil {
-		c.desks[worker] = &Desk{}
+		c.desks[worker] = &Desk{recorder: c.Record.recorder()}
 		if c.Flows != nil {
 			c.desks[worker].Flows = c.Flows.Worker(worker)
 		}
@@ -92,6 +176,7 @@ type Case struct {
 	Reply      bool         // the packet is not of the originator's direction
 	Key        flow.Key     // of the originator's packets
 	By         [2]*Endpoint // what judges each side; nil where nobody's policy does
+	Asked      [2]uint32    // the same, as the flow remembers it
 	ToHost     bool         // the other side is the node itself
 	NextHop    [2]uint32    // to the other side, and to the originator
 	Tuple      classifier.Packet

@@ -43,6 +43,7 @@ type bar struct {
 	*Desk
 	tuples   [classifier.Burst]classifier.Packet
 	verdicts [classifier.Burst]classifier.Verdict
+	teller
 }
 
 type policyOut struct {
@@ -54,14 +55,20 @@ type policyIn struct{ bar }
 
 // Process labels the packets of a vector and judges them for their originators.
 func (n *policyOut) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
-	idx := v.Index()
+	idx, known := v.Index(), 0
 	for _, slot := range idx {
-		if c := n.Docket.At(slot); c.Packet.Kind == flow.Later { // goes the way of its first, if that is known then
-			c.By = [2]*Endpoint{}
+		c := n.Docket.At(slot)
+		if c.Packet.Kind == flow.Later { // goes the way of its first, if that is known then
+			c.By, c.Asked = [2]*Endpoint{}, [2]uint32{}
+		}
+		if c.Flow != 0 {
+			known++
 		}
 	}
+	count(&n.rejudged, known)
 	n.label(idx)
 	n.back(idx)
+	n.look(w, v)
 	n.judge(0, idx, next)
 	for i, slot := range idx {
 		c, m := n.Docket.At(slot), v.Meta(i)
@@ -77,6 +84,7 @@ func (n *policyOut) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge)
 // Process judges the packets of a vector for whom they were first meant.
 func (n *policyIn) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	idx := v.Index()
+	n.look(w, v)
 	n.judge(1, idx, next)
 	for i, slot := range idx {
 		if next[i] == policyDrop {
@@ -155,6 +163,7 @@ func (n *bar) judge(side int, idx []uint16, next []graph.Edge) {
 				next[i] = policyDrop
 			}
 		}
+		n.tell(side, by, idx[:k])
 		idx, next = idx[k:], next[k:]
 	}
 }
@@ -218,7 +227,7 @@ func decision(c *Case) flow.Decision {
 	return flow.Decision{
 		Verdict: [2]uint32{uint32(c.Verdict[0]), uint32(c.Verdict[1])},
 		Class:   [2]uint32{c.Tuple.SourceClass, c.Tuple.DestinationClass},
-		NextHop: c.NextHop, Generation: c.Generation,
+		NextHop: c.NextHop, Asked: c.Asked, Generation: c.Generation,
 	}
 }
 

@@ -78,6 +78,7 @@ func TestMixedTrafficAllocatesNothing(t *testing.T) {
 			l.Change()
 			n := testing.AllocsPerRun(300, func() {
 				l.Engine.Advance(15 * time.Millisecond) // ticks, questions and errors are due in time
+				l.Tables.Court.Begin()                  // and known flows are looked at
 				l.Engine.Step()
 				for len(l.Tables.Events) > 0 {
 					<-l.Tables.Events
@@ -88,6 +89,9 @@ func TestMixedTrafficAllocatesNothing(t *testing.T) {
 			}
 			endAll(l)
 			wantAllUsed(t, l)
+			if l.Tables.Court.Renewed() == 0 {
+				t.Error("no flow was renewed")
+			}
 		})
 	}
 }

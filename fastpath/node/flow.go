@@ -26,7 +26,7 @@ func flowSpec(t *Tables) graph.Spec {
 		Name:  "flow",
 		Edges: []string{flowDrop: graph.DropName, flowRewrite: "rewrite", flowRoute: "route"},
 		New: func(worker int) graph.Node {
-			return &flowStop{Tables: t, Desk: t.Court.Desk(worker)}
+			return &flowStop{Tables: t, Desk: t.Court.Desk(worker), former: former{renewal: t.Court.NewRenewal(worker)}}
 		},
 	}
 }
@@ -40,6 +40,7 @@ type flowStop struct {
 	*judge.Desk
 	packets [flowStride]flow.Packet
 	results [flowStride]flow.Result
+	former  // of them, those whose flows were decided from former tables
 }
 
 // Process looks the flows of a vector up, a part of it at a time.
@@ -47,7 +48,8 @@ type flowStop struct {
 //fastpath:hot
 func (n *flowStop) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	metas, idx := v.Metas(), v.Index()
-	r := ruling{view: n.FIB.View(), st: n.state.Load(), generation: n.Court.Generation()}
+	r := ruling{generation: n.Court.Generation()} // before all tables: see judge.Renewal
+	r.view, r.st = n.FIB.View(), n.state.Load()
 	if len(r.st.Policy) == 0 { // held until nobody had policy any more
 		for i := range next {
 			next[i] = flowRoute
@@ -58,8 +60,14 @@ func (n *flowStop) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) 
 		part := min(len(idx), flowStride)
 		n.read(w, metas, idx[:part])
 		n.Desk.Flows.Lookup(n.Court.Tick(w), n.packets[:part], n.results[:part])
-		for i, slot := range idx[:part] {
-			next[i] = n.decide(w, &r, &metas[slot&graph.SlotMask], slot, i)
+		for i := 0; ; i++ {
+			if i = n.swift(&r, metas, idx[:part], next, i); i == part {
+				break
+			}
+			next[i] = n.decide(w, &r, &metas[idx[i]&graph.SlotMask], idx[i], i)
+		}
+		if n.former.packets > 0 {
+			n.renew(w, &r, metas, idx[:part], next)
 		}
 		idx, next = idx[part:], next[part:]
 	}
@@ -70,6 +78,16 @@ type ruling struct {
 	view       fib.View
 	st         *State
 	generation uint64
+	lane       lane
+}
+
+// lane is the way that a known flow's packet took: packets that come together mostly
+// come by one port and go to few next hops.
+type lane struct {
+	hop, back fib.NextHopID
+	id        fib.AdjacencyID
+	room      uint32 // bytes of the longest packet, from the IP header on
+	in        uint16
 }
 
 // read takes what the flow table must know from the packets of idx.
@@ -80,6 +98,10 @@ func (n *flowStop) read(w *graph.Worker, metas *graph.Slots, idx []uint16) {
 		m := &metas[slot&graph.SlotMask]
 		m.Flags &^= graph.Judged | graph.OnTrial
 		p := &n.packets[i&(flowStride-1)]
+		if m.L4 != 0 && m.Flags&graph.FromUs == 0 &&
+			p.Quick(w.Mem[m.Off+uint32(m.L3):m.Off+m.Head], uint32(m.L4-m.L3), m.Len-uint32(m.L3), m.Proto, m.Flags&graph.IPv6 != 0, m.Segments) {
+			continue
+		}
 		p.Read(w.Mem[m.Off+uint32(m.L3):m.Off+m.Head], judge.ShapeOf(m))
 		if m.Flags&graph.FromUs != 0 {
 			p.Kind = flow.Untracked
@@ -100,13 +122,38 @@ func (n *flowStop) follow(w *graph.Worker, m *graph.Meta, p *flow.Packet) {
 	}
 }
 
+// swift sends packets on, from the i-th of the part, that go the way of the packet
+// before them: all for which settled would say the same. It returns which one does not.
+//
+//fastpath:hot
+func (n *flowStop) swift(by *ruling, metas *graph.Slots, part []uint16, next []graph.Edge, i int) int {
+	const slow = graph.FirstPart | graph.Expiring
+	l, generation := by.lane, by.generation
+	next = next[:len(part)]
+	for ; i < len(part); i++ {
+		r, m := &n.results[i&(flowStride-1)], &metas[part[i]&graph.SlotMask]
+		if r.Generation < generation && !n.Court.Stands(r.Generation, &n.packets[i&(flowStride-1)].Key) || r.Outcome != flow.Hit || fib.NextHopID(r.NextHop) != l.hop || fib.NextHopID(r.Back) != l.back || m.InPort != l.in ||
+			m.Flags&slow != 0 || m.GSO != graph.GSONone || m.Len-uint32(m.L3) > l.room || judge.Denial(r.Verdict) != graph.NoReason {
+			return i
+		}
+		m.Flags |= graph.Judged
+		m.Adjacency = uint32(l.id)
+		next[i] = flowRewrite
+	}
+	return i
+}
+
 // decide says by which edge the i-th packet of the part leaves.
 //
 //fastpath:hot
 func (n *flowStop) decide(w *graph.Worker, by *ruling, m *graph.Meta, slot uint16, i int) graph.Edge {
 	r := &n.results[i&(flowStride-1)]
-	if r.Generation == by.generation && (r.Outcome == flow.Hit || r.Outcome == flow.Stale) {
-		return n.settled(w, by, m, i)
+	if r.Outcome == flow.Hit || r.Outcome == flow.Stale {
+		if r.Generation >= by.generation || n.Court.Stands(r.Generation, &n.packets[i&(flowStride-1)].Key) {
+			return n.settled(w, by, m, i)
+		}
+		n.former.add(i, r.Ref)
+		return flowRoute // for now: renew will tell
 	}
 	if r.Outcome == flow.Refused && r.Ref != 0 {
 		return dropped(m, graph.FlowReason(uint8(r.Reason)))
@@ -134,7 +181,9 @@ func (n *flowStop) settled(w *graph.Worker, by *ruling, m *graph.Meta, i int) gr
 	}
 	m.Flags |= graph.Judged
 	if m.Flags&graph.FirstPart != 0 {
-		n.Desk.First(n.Court.Tick(w), w.Mem, m, &n.packets[i&(flowStride-1)])
+		if why := n.Desk.First(n.Court.Tick(w), w.Mem, m, &n.packets[i&(flowStride-1)]); why != graph.NoReason {
+			return dropped(m, why)
+		}
 	}
 	id, single := by.view.Single(fib.NextHopID(r.NextHop))
 	if !single {
@@ -145,6 +194,7 @@ func (n *flowStop) settled(w *graph.Worker, by *ruling, m *graph.Meta, i int) gr
 		return flowRoute
 	}
 	m.Adjacency = uint32(id)
+	by.lane = lane{hop: fib.NextHopID(r.NextHop), back: fib.NextHopID(r.Back), id: id, room: a.MTU, in: m.InPort}
 	return flowRewrite
 }
 

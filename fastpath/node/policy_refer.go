@@ -35,9 +35,7 @@ func (n *route) refer(view *fib.View, st *State, mem []byte, metas *graph.Slots,
 }
 
 // summon notes in a packet's case who is to judge it: whose policy concerns the
-// port it came in by, and the one it would leave by. What a node sends to its own
-// endpoints is not judged there (Calico: traffic from the endpoint's own node is
-// always allowed).
+// port it came in by, and the one it would leave by.
 //
 //fastpath:hot
 func (n *route) summon(st *State, slot uint16, m *graph.Meta, e graph.Edge, hop fib.NextHopID, out uint16) {
@@ -48,8 +46,6 @@ func (n *route) summon(st *State, slot uint16, m *graph.Meta, e graph.Edge, hop 
 	} else {
 		c.NextHop[0] = uint32(hop)
 	}
-	c.Edge, c.By[0], c.ToHost = e, st.policy(from), to == st.HostPort
-	if from != st.HostPort {
-		c.By[1] = st.policy(to)
-	}
+	b := st.bench(from, to)
+	c.Edge, c.By, c.Asked, c.ToHost = e, b.by, b.asked, to == st.HostPort
 }

@@ -186,6 +186,33 @@ func TestPolicyThatChangesJudgesKnownFlowsAnew(t *testing.T) {
 	})
 }
 
+// As it may be configured, and as Calico does: what was allowed goes on until it ends,
+// by today's routes, and nothing new begins.
+func TestAllowedFlowsAreKept(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		l := gt.Standard(t, 1)
+		l.Tables.Court.KeepAllowed = true
+		client, pod := gt.Addr(ipv6, gt.NetRemote, 9), gt.Addr(ipv6, gt.NetPods, gt.PodHost)
+		there := func(port uint16) int {
+			l.SendIP(gt.Up, gt.UDPPorts(client, pod, 10, 1000, port))
+			return left(l, gt.Pod)
+		}
+		back := func() int { l.SendIP(gt.Pod, gt.UDPPorts(pod, client, 10, web, 1000)); return left(l, gt.Up) }
+		l.Police(gt.Pod, &judge.Endpoint{Ingress: only(t, allow(7, udp, web))})
+		if there(web) != 1 || there(81) != 0 {
+			t.Fatalf("policy is not what it should be: %v", l.Engine.Total().Drops)
+		}
+		l.Police(gt.Pod, &judge.Endpoint{Ingress: only(t, allow(7, udp, 81))})
+		if back() != 1 || there(web) != 1 || there(81) != 1 {
+			t.Errorf("a flow that was allowed does not go on, or one that was not does not begin: %v", l.Engine.Total().Drops)
+		}
+		l.SendIP(gt.Up, gt.UDPPorts(client, pod, 10, 1001, web))
+		if left(l, gt.Pod) != 0 {
+			t.Error("a new flow begins that policy denies")
+		}
+	})
+}
+
 func TestNodeAndItsPods(t *testing.T) {
 	gt.Families(t, func(t *testing.T, ipv6 bool) {
 		l := gt.Standard(t, 1)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"margay.dev/margay/fastpath/fragment"
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/judge"
 )
@@ -9,6 +10,6 @@ import (
 func Specs(t *Tables) []graph.Spec {
 	return append([]graph.Spec{
 		ethInputSpec(t), arpSpec(t), ipInputSpec(t), ndSpec(t), flowSpec(t), routeSpec(t), echoSpec(t),
-		icmpErrorSpec(t), fragmentSpec(t), resolveSpec(t), rewriteSpec(t), puntSpec(t),
+		icmpErrorSpec(t), fragment.Spec(), resolveSpec(t), rewriteSpec(t), puntSpec(t),
 	}, judge.Specs(t.Court, onward())...)
 }

@@ -16,6 +16,7 @@ package node
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"margay.dev/margay/fastpath/fib"
@@ -75,6 +76,8 @@ type State struct {
 	// Policy is what judges the packets of who is behind a port, by its index; nil
 	// where nobody's policy does. It is empty while none has any.
 	Policy []*judge.Endpoint
+
+	since []uint64 // generation in which each of Policy was put in force
 }
 
 // policy is what judges the packets of who is behind port i, or nil.
@@ -85,6 +88,28 @@ func (s *State) policy(i uint16) *judge.Endpoint {
 		return s.Policy[i]
 	}
 	return nil
+}
+
+// bench is who judges what goes from one port to another.
+type bench struct {
+	by    [2]*judge.Endpoint
+	asked [2]uint32 // their ports plus 1, 0 for nobody
+	since uint64    // generation in which the younger of them was put in force
+}
+
+// bench is whose policy concerns packets between two ports. What a node sends to its
+// own endpoints is not judged there (Calico: traffic from the endpoint's own node is
+// always allowed).
+//
+//fastpath:hot
+func (s *State) bench(from, to uint16) (b bench) {
+	if e := s.policy(from); e != nil {
+		b.by[0], b.asked[0], b.since = e, uint32(from)+1, s.since[from]
+	}
+	if e := s.policy(to); e != nil && from != s.HostPort {
+		b.by[1], b.asked[1], b.since = e, uint32(to)+1, max(b.since, s.since[to])
+	}
+	return b
 }
 
 // Answer is an address of ours on a port.
@@ -160,7 +185,18 @@ func (t *Tables) Publish(s *State) {
 			p.Main = graph.NoPort // or an adjacency older than s would lead to port 0
 		}
 	}
+	was := t.state.Load()
+	s.since = make([]uint64, len(s.Policy))
+	for i, e := range s.Policy {
+		s.since[i] = t.Court.Coming()
+		if i < len(was.Policy) && was.Policy[i] == e {
+			s.since[i] = was.since[i]
+		}
+	}
 	t.state.Store(s)
+	if s.HostPort != was.HostPort || !slices.Equal(s.Policy, was.Policy) {
+		t.Court.Begin()
+	}
 	t.Court.Moved()
 }
 

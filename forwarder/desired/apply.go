@@ -225,7 +225,7 @@ func (s *State) merge(c *Change) {
 	for id := range c.endpoints { // all old addresses first: they may move from one to another
 		if old := s.Endpoints[id]; old != nil {
 			for _, p := range old.Addresses {
-				delete(s.owners, p)
+				s.disown(p)
 			}
 		}
 	}
@@ -233,7 +233,7 @@ func (s *State) merge(c *Change) {
 	for id, e := range c.endpoints {
 		if e != nil {
 			for _, p := range e.Addresses {
-				s.owners[p] = id
+				s.own(p, id)
 			}
 		}
 	}

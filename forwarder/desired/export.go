@@ -108,16 +108,15 @@ func (e *Endpoint) proto() *pb.Endpoint {
 	m := &pb.Endpoint{Id: e.ID, Port: e.Port, Addresses: prefixStrings(e.Addresses), Mac: e.MAC.bytes()}
 	m.HostDenied = e.HostDenied
 	m.Policy, m.Egress, m.Ingress = pb.Endpoint_Policy(e.Policy), stagesProto(e.Egress), stagesProto(e.Ingress)
+	m.StagedEgress, m.StagedIngress = stagesProto(e.StagedEgress), stagesProto(e.StagedIngress)
 	return m
 }
 
 // wireSize is about what proto takes, and not less.
 func (e *Endpoint) wireSize() int {
 	n := 64 + len(e.ID) + 48*len(e.Addresses)
-	for _, stages := range [][]Stage{e.Egress, e.Ingress} {
-		for _, s := range stages {
-			n += 24 + len(s.Name)
-		}
+	for s := range e.allStages() {
+		n += 24 + len(s.Name)
 	}
 	return n
 }

@@ -189,13 +189,14 @@ func (p parser) endpoint(m *pb.Endpoint) *Endpoint {
 	if m.GetPolicy() < 0 || m.GetPolicy() > pb.Endpoint_POLICY_ENFORCED {
 		p.add(object, "policy", int32(m.GetPolicy()), "a policy state of this contract")
 	}
-	if len(m.GetEgress())+len(m.GetIngress()) > 0 && m.GetPolicy() != pb.Endpoint_POLICY_ENFORCED {
+	if len(m.GetEgress())+len(m.GetIngress())+len(m.GetStagedEgress())+len(m.GetStagedIngress()) > 0 && m.GetPolicy() != pb.Endpoint_POLICY_ENFORCED {
 		p.add(object, "policy", m.GetPolicy(), "POLICY_ENFORCED where there are stages")
 	}
 	return &Endpoint{
 		ID: m.GetId(), Port: m.GetPort(), MAC: p.mac(object, "mac", m.GetMac()),
 		Addresses: p.prefixes(object, "addresses", m.GetAddresses(), true),
 		Policy:    Policy(m.GetPolicy()), Egress: p.stages(object, "egress", m.GetEgress()), Ingress: p.stages(object, "ingress", m.GetIngress()), HostDenied: m.GetHostDenied(),
+		StagedEgress: p.stages(object, "staged_egress", m.GetStagedEgress()), StagedIngress: p.stages(object, "staged_ingress", m.GetStagedIngress()),
 	}
 }
 

@@ -3,6 +3,7 @@ package desired
 import (
 	"fmt"
 	"iter"
+	"maps"
 	"net/netip"
 	"strconv"
 
@@ -12,9 +13,9 @@ import (
 
 // Limits of what a state says about policy.
 const (
-	MaxImage  = 256 << 20 // bytes of one compiled list
-	MaxStages = 30        // of an endpoint in one direction: a verdict has five bits for them
-	maxTier   = 253       // bytes of a tier's name, as Kubernetes limits names
+	MaxImage  = 256 << 20           // bytes of one compiled list
+	MaxStages = classifier.MaxTiers // of an endpoint in one direction: a verdict has no room for more
+	maxTier   = 253                 // bytes of a tier's name, as Kubernetes limits names
 )
 
 // Program is a compiled rule list.
@@ -38,6 +39,7 @@ type RuleName struct {
 	Policy string // kind/name or kind/namespace/name
 	Egress bool
 	Index  int
+	Text   string // what it says, for people; empty if nobody said
 }
 
 // parts are the parts of images that a change has gathered.
@@ -50,6 +52,7 @@ type parts struct {
 // that leaves.
 type SetChange struct {
 	removed bool
+	name    string // empty: as it was
 	members Routes
 }
 
@@ -74,6 +77,9 @@ func (c *SetChange) each(joins uint32) iter.Seq[netip.Prefix] {
 
 // Sets is the changes of sets.
 func (c *Change) Sets() SetChanges { return c.sets }
+
+// Rules yields the ids of the rules that get another name, or lose theirs.
+func (c *Change) Rules() iter.Seq[uint32] { return maps.Keys(c.rules) }
 
 func (c *Change) addPolicy(m *pb.Chunk) {
 	for _, o := range m.GetSets() {
@@ -115,6 +121,7 @@ func (c *Change) addMembers(m *pb.SetMembers) {
 		c.faults.say("%s: changed and removed in one commit", setName(id))
 		return
 	}
+	c.nameSet(s, m)
 	for by, columns := range map[uint32]*pb.PrefixColumns{1: m.GetJoined(), 0: m.GetLeft()} {
 		put := func(p netip.Prefix) {
 			if was, twice := s.members.Get(p); twice && was != by {
@@ -194,7 +201,10 @@ func (p parser) rule(m *pb.RuleName) *RuleName {
 	if len(m.GetTier()) > maxTier || len(m.GetPolicy()) > 3*maxTier {
 		p.say("%s: tier and policy have %d and %d bytes, want at most %d and %d", object, len(m.GetTier()), len(m.GetPolicy()), maxTier, 3*maxTier)
 	}
-	return &RuleName{Tier: m.GetTier(), Policy: m.GetPolicy(), Egress: m.GetEgress(), Index: int(m.GetIndex())}
+	return &RuleName{
+		Tier: m.GetTier(), Policy: m.GetPolicy(), Egress: m.GetEgress(), Index: int(m.GetIndex()),
+		Text: p.line(object, "text", m.GetText()),
+	}
 }
 
 func (p parser) stages(object, field string, list []*pb.Stage) (out []Stage) {
@@ -260,12 +270,10 @@ func (k check) tenants() {
 
 // needPrograms checks that the programs of an endpoint's stages are there.
 func (k check) needPrograms(id string, e *Endpoint) {
-	for _, stages := range [][]Stage{e.Egress, e.Ingress} {
-		for _, s := range stages {
-			for _, program := range []uint32{s.Program4, s.Program6} {
-				if program != 0 && k.program(program) == nil {
-					k.say("endpoint/%s: stage %.64q names program %d, want a program of this state", clip(id), s.Name, program)
-				}
+	for s := range e.allStages() {
+		for _, program := range []uint32{s.Program4, s.Program6} {
+			if program != 0 && k.program(program) == nil {
+				k.say("endpoint/%s: stage %.64q names program %d, want a program of this state", clip(id), s.Name, program)
 			}
 		}
 	}
@@ -299,9 +307,20 @@ func (k check) unusedPrograms() {
 // programs yields the program of each stage and family, as often as it is named.
 func (e *Endpoint) programs() iter.Seq[uint32] {
 	return func(yield func(uint32) bool) {
-		for _, stages := range [][]Stage{e.Egress, e.Ingress} {
-			for _, s := range stages {
-				if s.Program4 != 0 && !yield(s.Program4) || s.Program6 != 0 && !yield(s.Program6) {
+		for s := range e.allStages() {
+			if s.Program4 != 0 && !yield(s.Program4) || s.Program6 != 0 && !yield(s.Program6) {
+				return
+			}
+		}
+	}
+}
+
+// allStages yields the stages of both directions, and those that are staged.
+func (e *Endpoint) allStages() iter.Seq[*Stage] {
+	return func(yield func(*Stage) bool) {
+		for _, stages := range [][]Stage{e.Egress, e.Ingress, e.StagedEgress, e.StagedIngress} {
+			for i := range stages {
+				if !yield(&stages[i]) {
 					return
 				}
 			}
@@ -323,12 +342,16 @@ func (s *State) mergePolicy(c *Change) {
 	for id, change := range c.sets {
 		if change.removed {
 			delete(s.Sets, id)
+			delete(s.setNames, id)
 			continue
 		}
 		members, had := s.Sets[id]
 		if !had {
 			members = NewRoutes()
 			s.Sets[id] = members
+		}
+		if change.name != "" {
+			s.setNames[id] = change.name
 		}
 		for p, joined := range change.members.All() {
 			if joined != 0 {
@@ -354,7 +377,7 @@ func (s *State) countStages(e *Endpoint, by int) {
 // policy adds sets, programs and names of rules.
 func (e *exporter) policy(s *State) {
 	for id, members := range s.Sets {
-		e.set(id, members)
+		e.set(id, s.setNames[id], members)
 	}
 	for id, p := range s.Programs {
 		for at := 0; at < len(p.Image); at += MaxChunk / 4 {
@@ -364,18 +387,18 @@ func (e *exporter) policy(s *State) {
 		}
 	}
 	for id, r := range s.Rules {
-		c := e.with(32 + len(r.Tier) + len(r.Policy))
-		c.Rules = append(c.Rules, &pb.RuleName{Id: id, Tier: r.Tier, Policy: r.Policy, Egress: r.Egress, Index: uint32(r.Index)})
+		c := e.with(32 + len(r.Tier) + len(r.Policy) + len(r.Text))
+		c.Rules = append(c.Rules, &pb.RuleName{Id: id, Tier: r.Tier, Policy: r.Policy, Egress: r.Egress, Index: uint32(r.Index), Text: r.Text})
 	}
 }
 
-// set adds the members of a set, by as many messages as they need.
-func (e *exporter) set(id uint32, members Routes) {
+// set adds the name and the members of a set, by as many messages as they need.
+func (e *exporter) set(id uint32, name string, members Routes) {
 	var m *pb.SetMembers
 	in := (*pb.Chunk)(nil)
 	begin := func() {
-		in = e.with(16)
-		m = &pb.SetMembers{Set: id, Joined: &pb.PrefixColumns{}}
+		in = e.with(16 + len(name))
+		m = &pb.SetMembers{Set: id, Name: name, Joined: &pb.PrefixColumns{}}
 		in.Sets = append(in.Sets, m)
 	}
 	begin() // an empty set is one, too

@@ -59,6 +59,13 @@ func enforced(id, port string, programs ...uint32) *pb.Endpoint {
 	return e
 }
 
+// staged is an endpoint that some programs would judge, and none does.
+func staged(id, port string, programs ...uint32) *pb.Endpoint {
+	e := enforced(id, port, programs...)
+	e.Ingress, e.StagedIngress = nil, e.Ingress
+	return e
+}
+
 func TestFaultsOfPolicy(t *testing.T) {
 	whole := image(9)
 	broken := append([]byte(nil), whole...)
@@ -73,8 +80,13 @@ func TestFaultsOfPolicy(t *testing.T) {
 		"a stage of an unknown program":   {&pb.Chunk{Endpoints: []*pb.Endpoint{enforced("x", "b", 99)}}, "endpoint/x: stage \"\" names program 99"},
 		"stages and no policy":            {&pb.Chunk{Endpoints: []*pb.Endpoint{{Id: "x", Port: "b", Ingress: []*pb.Stage{{Program4: 1}}}}}, "want POLICY_ENFORCED where there are stages"},
 		"a policy state to come":          {&pb.Chunk{Endpoints: []*pb.Endpoint{{Id: "x", Port: "b", Policy: 9}}}, "policy is 9"},
-		"31 stages":                       {&pb.Chunk{Endpoints: []*pb.Endpoint{enforced("x", "b", make([]uint32, 31)...)}}, "ingress is 31, want at most 30 stages"},
+		"33 stages":                       {&pb.Chunk{Endpoints: []*pb.Endpoint{enforced("x", "b", make([]uint32, 33)...)}}, "ingress is 33, want at most 32 stages"},
 		"a long name of a stage":          {&pb.Chunk{Endpoints: []*pb.Endpoint{{Id: "x", Port: "b", Policy: 2, Egress: []*pb.Stage{{Name: strings.Repeat("t", 254)}}}}}, "egress name length is 254"},
+		"a staged stage of no program":    {&pb.Chunk{Endpoints: []*pb.Endpoint{staged("x", "b", 99)}}, "endpoint/x: stage \"\" names program 99"},
+		"staged stages and no policy":     {&pb.Chunk{Endpoints: []*pb.Endpoint{{Id: "x", Port: "b", StagedEgress: []*pb.Stage{{Program4: 1}}}}}, "want POLICY_ENFORCED where there are stages"},
+		"33 staged stages":                {&pb.Chunk{Endpoints: []*pb.Endpoint{staged("x", "b", make([]uint32, 33)...)}}, "staged_ingress is 33, want at most 32 stages"},
+		"a long name of a staged stage":   {&pb.Chunk{Endpoints: []*pb.Endpoint{{Id: "x", Port: "b", Policy: 2, StagedEgress: []*pb.Stage{{Name: strings.Repeat("t", 254)}}}}}, "staged_egress name length is 254"},
+		"a staged program removed":        {&pb.Chunk{RemovedPrograms: []uint32{2}, Endpoints: []*pb.Endpoint{staged("ns/a", "a", 2)}}, "names program 2"},
 		"two endpoints at a policed port": {&pb.Chunk{Endpoints: []*pb.Endpoint{enforced("x", "a", 1)}}, "port a has another endpoint, ns/a, and policy is enforced there"},
 		"a program removed in use":        {&pb.Chunk{RemovedPrograms: []uint32{1, 2}}, "program/1: removed, but 2 stages of endpoints name it"},
 		"a program removed and named":     {&pb.Chunk{RemovedPrograms: []uint32{1}, Endpoints: []*pb.Endpoint{enforced("x", "b", 1)}}, "names program 1"},
@@ -100,6 +112,11 @@ func TestFaultsOfPolicy(t *testing.T) {
 		"rule 0":                          {&pb.Chunk{Rules: []*pb.RuleName{{Tier: "t"}}}, "rule/0: id is 0"},
 		"rule 2^24":                       {&pb.Chunk{Rules: []*pb.RuleName{{Id: 1 << 24}}}, "rule/16777216: id is"},
 		"a rule set and removed":          {&pb.Chunk{Rules: []*pb.RuleName{{Id: 5}}, RemovedRules: []uint32{5}}, "rule/5: set or removed twice"},
+		"a set of a long name":            {&pb.Chunk{Sets: []*pb.SetMembers{{Set: 1, Name: strings.Repeat("s", 1025)}}}, "set/1: name length is 1025"},
+		"a set of two names":              {&pb.Chunk{Sets: []*pb.SetMembers{{Set: 1, Name: "a"}, {Set: 1, Name: "b"}}}, "set/1: named twice in one commit, \"a\" and \"b\""},
+		"a name that clears the screen":   {&pb.Chunk{Sets: []*pb.SetMembers{{Set: 1, Name: "\x1b[2J"}}}, "set/1: name is \"\\x1b[2J\", want letters that can be shown"},
+		"a rule of a long text":           {&pb.Chunk{Rules: []*pb.RuleName{{Id: 5, Text: strings.Repeat("t", 1025)}}}, "rule/5: text length is 1025"},
+		"a rule's text of two lines":      {&pb.Chunk{Rules: []*pb.RuleName{{Id: 5, Text: "allow\ndeny"}}}, "rule/5: text is"},
 		"a rule of a long name":           {&pb.Chunk{Rules: []*pb.RuleName{{Id: 5, Tier: strings.Repeat("t", 254)}}}, "rule/5: tier and policy have 254 and 0 bytes"},
 	}
 	for name, tt := range tests {
@@ -139,8 +156,20 @@ func TestDeltasOfPolicyMerge(t *testing.T) {
 		}}, func(s *State) bool { return s.Endpoints["ns/a"].Port == "b" }},
 		"an endpoint goes with its stages": {[]*pb.Chunk{{RemovedEndpoints: []string{"ns/a"}, RemovedPrograms: []uint32{1, 2}}},
 			func(s *State) bool { return len(s.stages) == 0 && len(s.Programs) == 0 }},
-		"names of rules": {[]*pb.Chunk{{RemovedRules: []uint32{7}, Rules: []*pb.RuleName{{Id: 8, Policy: "Profile/kns.x"}}}},
-			func(s *State) bool { return len(s.Rules) == 1 && s.Rules[8].Policy == "Profile/kns.x" }},
+		"a staged stage keeps its program": {[]*pb.Chunk{{RemovedPrograms: []uint32{1}, Endpoints: []*pb.Endpoint{staged("ns/a", "a", 2)}}},
+			func(s *State) bool {
+				return len(s.stages) == 1 && s.stages[2] == 1 && len(s.Endpoints["ns/a"].StagedIngress) == 1
+			}},
+		"a set gets another name": {[]*pb.Chunk{{Sets: []*pb.SetMembers{{Set: 1, Name: "role == \"server\""}}}},
+			func(s *State) bool { return s.SetName(1) == "role == \"server\"" && s.Sets[1].Len() == 2 }},
+		"members change and the name stays": {[]*pb.Chunk{{Sets: []*pb.SetMembers{{Set: 1, Left: members4("10.1.0.0/24")}}}},
+			func(s *State) bool { return s.SetName(1) == "role == \"client\"" && s.Sets[1].Len() == 1 }},
+		"a set goes with its name": {[]*pb.Chunk{{RemovedSets: []uint32{1}}},
+			func(s *State) bool { return s.SetName(1) == "" && len(s.setNames) == 0 }},
+		"names of rules": {[]*pb.Chunk{{RemovedRules: []uint32{7}, Rules: []*pb.RuleName{{Id: 8, Policy: "Profile/kns.x", Text: "allow"}}}},
+			func(s *State) bool {
+				return s.RuleName(7) == nil && *s.RuleName(8) == RuleName{Policy: "Profile/kns.x", Text: "allow"}
+			}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -166,7 +195,7 @@ func TestLargePolicyIsExportedInChunks(t *testing.T) {
 		big.Addresses4 = append(big.Addresses4, 20, byte(i>>16), byte(i>>8), byte(i))
 		big.Lengths4 = append(big.Lengths4, 32)
 	}
-	c.Add(&pb.Chunk{Sets: []*pb.SetMembers{{Set: 50, Joined: big}}})
+	c.Add(&pb.Chunk{Sets: []*pb.SetMembers{{Set: 50, Name: strings.Repeat("s", pb.MaxLine), Joined: big}}})
 	s, faults := Empty().Apply(c, true)
 	if faults != nil {
 		t.Fatalf("refused: %s", strings.Join(faults, "\n"))

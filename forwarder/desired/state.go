@@ -134,6 +134,9 @@ type Endpoint struct {
 	Policy    Policy
 	Egress    []Stage // judge what it sends, in this order
 	Ingress   []Stage // judge what it is sent
+	// StagedEgress and StagedIngress would judge in their place, if policies that
+	// are staged were in force: they are asked for counters alone. None: nothing is staged.
+	StagedEgress, StagedIngress []Stage
 	// HostDenied drops what it sends to its own node, whatever Egress says.
 	HostDenied bool
 }
@@ -192,10 +195,12 @@ type State struct {
 	Programs  map[uint32]*Program
 	Rules     map[uint32]*RuleName
 
-	owners  map[netip.Prefix]string // endpoint that has the address
-	devices map[device]string       // port that has the device
-	routed  map[uint32]int          // routes by next hop
-	stages  map[uint32]int          // stages of endpoints by program
+	setNames map[uint32]string       // of Sets, of those that have one
+	owners   map[netip.Prefix]string // endpoint that has the address
+	lengths  [2][129]int             // of owners, by family and length
+	devices  map[device]string       // port that has the device
+	routed   map[uint32]int          // routes by next hop
+	stages   map[uint32]int          // stages of endpoints by program
 }
 
 type device struct{ netns, name string }
@@ -208,7 +213,7 @@ func Empty() *State {
 		Ports: map[string]*Port{}, Addresses: map[Address]struct{}{}, NextHops: map[uint32]*NextHop{},
 		Routes: NewRoutes(), Endpoints: map[string]*Endpoint{},
 		Sets: map[uint32]Routes{}, Programs: map[uint32]*Program{}, Rules: map[uint32]*RuleName{}, stages: map[uint32]int{},
-		owners: map[netip.Prefix]string{}, devices: map[device]string{}, routed: map[uint32]int{},
+		setNames: map[uint32]string{}, owners: map[netip.Prefix]string{}, devices: map[device]string{}, routed: map[uint32]int{},
 	}
 }
 

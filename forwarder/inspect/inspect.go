@@ -3,8 +3,11 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -127,7 +130,9 @@ func (s *Server) ListRoutes(in *pb.ListRoutesRequest, out grpc.ServerStreamingSe
 	if in.GetCovering() != "" {
 		return s.covering(in.GetCovering(), out)
 	}
-	routes, hops := s.plane.Routes()
+	var routes []paths.Route
+	var hops map[fib.NextHopID]paths.Hop
+	s.plane.Look(func(v plane.Live) { routes, hops = v.Paths.Routes(), v.Paths.Hops() })
 	shown := map[fib.NextHopID][]*pb.RouteList_Adjacency{}
 	for len(routes) > 0 {
 		n := min(len(routes), routesPerChunk)
@@ -135,7 +140,7 @@ func (s *Server) ListRoutes(in *pb.ListRoutesRequest, out grpc.ServerStreamingSe
 		for _, r := range routes[:n] {
 			ways, ok := shown[r.Hop]
 			if !ok {
-				ways = adjacencies(hops[r.Hop])
+				ways = hops[r.Hop].Proto()
 				shown[r.Hop] = ways
 			}
 			chunk.Routes = append(chunk.Routes, &pb.RouteList_Route{Prefix: r.Prefix.String(), NextHop: hops[r.Hop].Client, Adjacencies: ways})
@@ -158,25 +163,19 @@ func (s *Server) covering(text string, out grpc.ServerStreamingServer[pb.RouteLi
 		return nil
 	}
 	return out.Send(&pb.RouteList{Routes: []*pb.RouteList_Route{{
-		Prefix: r.Prefix.String(), NextHop: hops[r.Hop].Client, Adjacencies: adjacencies(hops[r.Hop]),
+		Prefix: r.Prefix.String(), NextHop: hops[r.Hop].Client, Adjacencies: hops[r.Hop].Proto(),
 	}}})
 }
 
-func adjacencies(h paths.Hop) (out []*pb.RouteList_Adjacency) {
-	for _, w := range h.Ways {
-		a := &pb.RouteList_Adjacency{Id: w.ID, Kind: w.Kind, Port: w.Port, Mac: mac(w.MAC), Mtu: uint32(w.MTU), Down: w.Down}
-		if w.Gateway.IsValid() {
-			a.Gateway = w.Gateway.String()
-		}
-		out = append(out, a)
-	}
-	return out
-}
-
-// ListNeighbors tells which stations are known, and by whom.
+// ListNeighbors tells which stations are known, and by whom, by port and address.
 func (s *Server) ListNeighbors(context.Context, *pb.ListNeighborsRequest) (*pb.NeighborList, error) {
 	out := &pb.NeighborList{}
-	for _, n := range s.plane.Neighbours() {
+	var all []paths.Neighbour
+	s.plane.Look(func(v plane.Live) { all = v.Paths.Neighbours() })
+	slices.SortFunc(all, func(a, b paths.Neighbour) int {
+		return cmp.Or(strings.Compare(a.Port, b.Port), a.Addr.Compare(b.Addr))
+	})
+	for _, n := range all {
 		out.Neighbors = append(out.Neighbors, &pb.NeighborList_Neighbor{
 			Address: n.Addr.String(), Port: n.Port, Mac: mac(n.MAC), State: n.State, Source: string(n.Source),
 		})

@@ -190,7 +190,7 @@ func (t *tracer) route(step *pb.TracedPacket_Step, m *graph.Meta, data []byte) *
 		return out
 	}
 	out.Prefix, out.NextHop = r.Prefix.String(), hops[r.Hop].Client
-	for _, a := range adjacencies(hops[r.Hop]) {
+	for _, a := range hops[r.Hop].Proto() {
 		if a.Id == m.Adjacency {
 			out.Chosen = a
 		}

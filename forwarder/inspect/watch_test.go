@@ -160,7 +160,7 @@ func TestWatchesEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			stream, err := client.Capture(t.Context(), &pb.CaptureRequest{
-				Stages: []pb.CaptureRequest_Stage{pb.CaptureRequest_STAGE_RX}, Count: tt.count, Bytes: tt.bytes, TimeoutMs: 300, Filter: "on a",
+				Stages: []pb.CaptureRequest_Stage{pb.CaptureRequest_STAGE_RX}, Count: tt.count, Bytes: tt.bytes, TimeoutMs: 1500, Filter: "on a",
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -22,6 +22,8 @@ type collector struct {
 
 	rx, tx, punt, made, consumed, held, drops *prometheus.Desc
 	madeRefused, imbalance                    *prometheus.Desc
+	flowsRenewed, flowsRejudged               *prometheus.Desc
+	flowsNow, flowsLimit, flowsMade, flowsEnd *prometheus.Desc
 
 	nodePackets, nodeCalls, nodeCost       *prometheus.Desc
 	nodeSampledPackets, nodeSampledSeconds *prometheus.Desc
@@ -37,6 +39,8 @@ type collector struct {
 
 	routes, neighbours, generation, generationTime, condition *prometheus.Desc
 	client, restored, contract, started, info                 *prometheus.Desc
+
+	policy policyMetrics
 }
 
 func newCollector(p *plane.Plane, facts inspect.Facts, host string) *collector {
@@ -44,6 +48,7 @@ func newCollector(p *plane.Plane, facts inspect.Facts, host string) *collector {
 	c.defineTraffic()
 	c.definePorts()
 	c.defineWorkers()
+	c.definePolicy()
 	c.defineState()
 	return c
 }
@@ -65,6 +70,12 @@ func (c *collector) defineTraffic() {
 	c.held = c.define("held_packets", "Packets that wait now, for a neighbour.")
 	c.drops = c.define("drops_total", "Wire packets dropped, each counted once.", "reason")
 	c.imbalance = c.define("account_imbalance_packets", "Packets that came in or were made, less those that left, ended or wait: 0 at rest; under load workers are read at moments up to 50 ms apart.")
+	c.flowsNow = c.define("flows", "Connections that are known now, by how far they have come.", "state")
+	c.flowsLimit = c.define("flows_limit", "Connections that there is room for.")
+	c.flowsMade = c.define("flow_begins_total", "Connections that began.")
+	c.flowsEnd = c.define("flow_ends_total", "Connections that ended: expired, idle for too long; retired, taken out or opened again.", "how")
+	c.flowsRenewed = c.define("flow_renewals_total", "Times that a known flow went on unjudged after tables had changed, since what it was decided from had not.")
+	c.flowsRejudged = c.define("flow_rejudged_packets_total", "Packets of known flows that policy judged anew, since something changed that their flow was decided from.")
 	c.nodePackets = c.define("node_packets_total", "Packets that a node of the graph processed.", "node")
 	c.nodeCalls = c.define("node_vectors_total", "Vectors that a node of the graph was given.", "node")
 	c.nodeCost = c.define("node_packet_seconds", "Cost of a packet in a node since the start, sampled.", "node")

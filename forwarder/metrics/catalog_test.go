@@ -37,6 +37,9 @@ func TestCatalogIsWhatIsScraped(t *testing.T) {
 	for _, name := range []string{"margay_node_packet_seconds", "margay_port_driver_total"} { // of a dataplane that moved packets on real devices
 		got.types[name] = "shown by TestEveryCounterIsExposed"
 	}
+	for _, name := range []string{"margay_policy_end_denied_packets_total", "margay_policy_staged_turned_packets_total"} { // of one with policy
+		got.types[name] = "shown by TestPolicyIsTold"
+	}
 	for name := range catalog() {
 		if got.types[name] == "" {
 			t.Errorf("%s is in the catalog, and a scrape does not have it", name)
@@ -101,6 +104,12 @@ func values() string {
 	row("reason", "margay_drops_total", graph.Reasons, func(i int) string { return graph.Reason(i).String() })
 	row("kind", "margay_made_packets_total", graph.Origins, func(i int) string { return graph.Origin(i).String() })
 	row("use", "margay_consumed_packets_total", graph.Uses, func(i int) string { return graph.Use(i).String() })
+	words := func(label, metric string, of ...string) {
+		row(label, metric, len(of), func(i int) string { return of[i] })
+	}
+	words("direction", "margay_policy_*", "egress", "ingress")
+	words("would", "margay_policy_staged_turned_packets_total", "allow", "deny")
+	words("outcome", "margay_policy_log_packets_total", "logged", "suppressed", "lost")
 	return b.String()
 }
 

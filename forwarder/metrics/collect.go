@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	pb "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/forwarder/inspect"
 	"margay.dev/margay/forwarder/plane"
@@ -30,9 +31,12 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		c.worker(m, i, stats[i])
 	}
 	c.account(m, total)
+	c.flows(m)
 	c.nodes(m, engine.Graph().Nodes(), inspect.Nodes(stats))
 	c.places(m, len(stats), c.plane.CPUs(), engine.PinErrors())
 	c.ports(m, c.plane.Ports())
+	c.ends(m, c.plane.Ledger().Ends())
+	c.logStats(m, c.plane.Ledger().Log().Stats())
 	c.memories(m)
 	c.state(m)
 }
@@ -53,6 +57,24 @@ func (c *collector) account(m sink, t graph.Counters) {
 	for i, n := range t.Drops {
 		m.counter(c.drops, n, graph.Reason(i).String())
 	}
+}
+
+// flows tells of connections, unless the dataplane has ended, and their table with it.
+func (c *collector) flows(m sink) {
+	court := c.plane.Court()
+	m.counter(c.flowsRenewed, court.Renewed())
+	m.counter(c.flowsRejudged, court.Rejudged())
+	var stats flow.Stats
+	if !c.plane.Look(func(l plane.Live) { stats = l.Tables.Court.Flows.Stats() }) {
+		return
+	}
+	for state := flow.Free + 1; int(state) < flow.States; state++ {
+		m.gauge(c.flowsNow, float64(stats.ByState[state]), state.String())
+	}
+	m.gauge(c.flowsLimit, float64(stats.Limit))
+	m.counter(c.flowsMade, stats.Inserted)
+	m.counter(c.flowsEnd, stats.Expired, "expired")
+	m.counter(c.flowsEnd, stats.Retired, "retired")
 }
 
 // nodes takes the counters of nodes in the order of their names.
@@ -121,8 +143,11 @@ func (c *collector) memories(m sink) {
 
 // state tells what is in force, and by whose word.
 func (c *collector) state(m sink) {
-	m.gauge(c.routes, float64(c.plane.RouteCount()))
-	for state, n := range c.plane.NeighbourStates() {
+	var routes int
+	var neighbours map[string]int
+	c.plane.Look(func(l plane.Live) { routes, neighbours = l.Paths.Len(), l.Paths.NeighbourStates() })
+	m.gauge(c.routes, float64(routes))
+	for state, n := range neighbours {
 		m.gauge(c.neighbours, float64(n), state)
 	}
 	m.gauge(c.generation, float64(c.plane.Generation()))

@@ -2,8 +2,10 @@ package paths
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 
+	pb "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/fastpath/fib"
 	"margay.dev/margay/forwarder/desired"
 )
@@ -82,6 +84,21 @@ func (a *adjacency) show() Way {
 	}
 	if a.now.HeaderLen >= 14 {
 		out.MAC = desired.MAC(a.now.Header[:6])
+	}
+	return out
+}
+
+// Proto is the ways of the hop as inspection sends them.
+func (h Hop) Proto() (out []*pb.RouteList_Adjacency) {
+	for _, w := range h.Ways {
+		a := &pb.RouteList_Adjacency{Id: w.ID, Kind: w.Kind, Port: w.Port, Mtu: uint32(w.MTU), Down: w.Down}
+		if w.MAC != (desired.MAC{}) {
+			a.Mac = net.HardwareAddr(w.MAC[:]).String()
+		}
+		if w.Gateway.IsValid() {
+			a.Gateway = w.Gateway.String()
+		}
+		out = append(out, a)
 	}
 	return out
 }

@@ -88,6 +88,10 @@ func (p *Plane) publish() {
 			s.Ports = append(s.Ports, node.Port{})
 		}
 		s.Ports[e.index] = p.nodePort(e)
+		p.Ledger().Name(e.index, e.name)
+		if e.host {
+			p.Ledger().Name(e.index, e.want.Device)
+		}
 		if e.host && e.device != nil && !e.leaves {
 			s.HostPort = e.index
 		}

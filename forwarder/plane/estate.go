@@ -12,6 +12,7 @@ import (
 	"margay.dev/margay/fastpath/xsk"
 	"margay.dev/margay/forwarder/desired"
 	"margay.dev/margay/forwarder/paths"
+	"margay.dev/margay/forwarder/policing"
 	"margay.dev/margay/internal/hostnet"
 )
 
@@ -46,6 +47,7 @@ type Estate struct {
 	Steering   *SteeringEstate
 	Ports      []PortEstate
 	Neighbours []paths.Known
+	Counted    policing.Counted
 }
 
 // SteeringEstate is what is ours on ports that are shared with the kernel.
@@ -81,6 +83,7 @@ type Flight struct {
 	TUN        map[string]port.TUNFlight
 	XSK        map[string]port.XSKFlight
 	Neighbours []paths.Known
+	Counted    policing.Counted // since the Estate was written
 }
 
 // descriptors collects what goes with an estate.
@@ -149,7 +152,8 @@ func (p *Plane) estate() (*Estate, []int, error) {
 	var fds descriptors
 	e := &Estate{
 		Namespace: id, Generation: p.generation, Memory: p.arena.Config(), Stock: p.stock,
-		Arena: fds.add(p.arena.FD()), Flows: fds.add(p.flowMemory.FD()), Anchor: NoPlace, Neighbours: p.paths.Export(),
+		Arena: fds.add(p.arena.FD()), Flows: fds.add(p.connections.FD()), Anchor: NoPlace, Neighbours: p.paths.Export(),
+		Counted: p.Ledger().Offer(),
 	}
 	if d.xsk.umem != nil {
 		e.Anchor = fds.add(d.xsk.umem.Anchor())
@@ -215,7 +219,9 @@ func (p *Plane) flight() (*Flight, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Flight{Engine: carried, TUN: map[string]port.TUNFlight{}, XSK: map[string]port.XSKFlight{}, Neighbours: p.paths.Export()}
+	f := &Flight{
+		Engine: carried, TUN: map[string]port.TUNFlight{}, XSK: map[string]port.XSKFlight{}, Neighbours: p.paths.Export(), Counted: p.Ledger().Rest(),
+	}
 	for name, e := range p.ports {
 		if e.device == nil {
 			continue
@@ -313,7 +319,7 @@ func (p *Plane) Forsake() error {
 	if p.steering != nil {
 		errs.add(p.steering.Close())
 	}
-	errs.add(p.closeFlows())
+	errs.add(p.forget())
 	errs.add(p.arena.Close())
 	return errs.err()
 }

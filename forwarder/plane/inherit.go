@@ -11,6 +11,7 @@ import (
 	"margay.dev/margay/fastpath/port"
 	"margay.dev/margay/fastpath/umem"
 	"margay.dev/margay/fastpath/xsk"
+	"margay.dev/margay/forwarder/connections"
 	"margay.dev/margay/forwarder/desired"
 	"margay.dev/margay/forwarder/paths"
 )
@@ -30,12 +31,12 @@ func Inherit(ctx context.Context, cfg Config, e *Estate, fds []int, s *desired.S
 	}
 	p := newPlane(cfg, arena)
 	p.stock = 1 - e.Stock&1
-	err = p.takeFlows(h.fd(e.Flows))
+	err = p.remember(connections.Take(h.fd(e.Flows), cfg.Workers))
 	if err == nil {
 		err = p.build()
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.closeFlows(), arena.Close(), h.close())
+		return nil, errors.Join(err, p.forget(), arena.Close(), h.close())
 	}
 	if err := p.inherit(ctx, e, h, s); err != nil {
 		return nil, errors.Join(err, p.Forsake(), h.close())
@@ -109,6 +110,7 @@ func (p *Plane) inherit(ctx context.Context, e *Estate, h *heritage, s *desired.
 		return err
 	}
 	p.paths.Import(e.Neighbours)
+	p.Ledger().Adopt(e.Counted)
 	return p.whole(e)
 }
 
@@ -237,6 +239,7 @@ func (p *Plane) Land(flight []byte) error {
 		}
 	}
 	p.paths.Import(f.Neighbours)
+	p.Ledger().Adopt(f.Counted)
 	for _, line := range p.engine.Unknown(f.Engine) {
 		p.log.Warn("the former forwarder counted what this version does not know", "counted", line)
 	}

@@ -24,8 +24,15 @@ func (p *Plane) neighbourEvents(e node.NeighbourEvent) {
 		break
 	}
 	if changed {
-		p.engine.Kick()
+		p.moved()
 	}
+}
+
+// moved has the workers look again at flows whose way may have changed, and at
+// packets that wait for one.
+func (p *Plane) moved() {
+	p.tables.Court.Moved()
+	p.engine.Kick()
 }
 
 // neighbourEvent acts on what a worker noticed. On a port that the kernel

@@ -17,16 +17,15 @@ import (
 	"sync"
 	"time"
 
-	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/node"
 	"margay.dev/margay/fastpath/umem"
 	"margay.dev/margay/fastpath/xsk"
+	"margay.dev/margay/forwarder/connections"
 	"margay.dev/margay/forwarder/desired"
 	"margay.dev/margay/forwarder/paths"
 	"margay.dev/margay/forwarder/policing"
 	"margay.dev/margay/internal/hostnet/journal"
-	"margay.dev/margay/internal/mem"
 )
 
 // Config says how the dataplane runs.
@@ -40,6 +39,10 @@ type Config struct {
 	Supers   int
 	// FlowBytes is the memory for connections, of endpoints that have policy.
 	FlowBytes int
+	// KeepEstablished lets connections that were allowed go on whatever policy comes to say.
+	KeepEstablished bool
+	// FlowsFile is where connections outlive the process; empty where they need not.
+	FlowsFile string
 
 	Log     *slog.Logger
 	Journal *journal.Journal // of changes to the host; nil only where no host port is wanted
@@ -56,31 +59,31 @@ type Plane struct {
 	log    *slog.Logger
 	arena  *umem.Arena
 	tables *node.Tables
-	flows  *flow.Table
 	engine *graph.Engine
 	opener Opener
 	kicked chan struct{} // holds one: a burst of events is one pass
 
-	turn       turn           // whose turn it is to change what is wanted, or to make a pass; taken before mu
-	mu         sync.Mutex     // over all below, and over the FIB
-	want       *desired.State // changed by whose turn it is
-	generation uint64
-	changed    time.Time // when generation came into force
-	paths      *paths.Writer
-	policing   *policing.Writer
-	unpoliced  error       // why sets or programs are not what the state says
-	flowMemory *mem.Region // of flows
-	ports      map[string]*portEntry
-	byIndex    map[uint16]*portEntry
-	indexes    indexes
-	spaces     map[string]*space
-	steering   *xsk.Steering
-	hostRoutes hostRoutes
-	conditions conditions
-	watching   context.Context // of the watchers of namespaces; nil before Run
-	watchers   sync.WaitGroup
-	failures   int // passes in a row that left something undone
-	closed     bool
+	turn        turn           // whose turn it is to change what is wanted, or to make a pass; taken before mu
+	mu          sync.Mutex     // over all below, and over the FIB
+	want        *desired.State // changed by whose turn it is
+	generation  uint64
+	changed     time.Time // when generation came into force
+	paths       *paths.Writer
+	policing    *policing.Writer
+	unpoliced   error // why sets or programs are not what the state says
+	unsettled   bool  // every set is to be looked at, until the members have left that were to leave before
+	connections *connections.Store
+	ports       map[string]*portEntry
+	byIndex     map[uint16]*portEntry
+	indexes     indexes
+	spaces      map[string]*space
+	steering    *xsk.Steering
+	hostRoutes  hostRoutes
+	conditions  conditions
+	watching    context.Context // of the watchers of namespaces; nil before Run
+	watchers    sync.WaitGroup
+	failures    int // passes in a row that left something undone
+	closed      bool
 	// layout grows when a device is taken up or let go of; offered and frozen
 	// say how far a hand-over to another process has come.
 	layout, layoutOffered uint64
@@ -107,12 +110,12 @@ func New(cfg Config) (*Plane, error) {
 		cfg.Log.Warn("packet memory is less than was asked for", "fallback", f)
 	}
 	p := newPlane(cfg, arena)
-	err = p.makeFlows()
+	err = p.remember(connections.Open(connections.Config{File: cfg.FlowsFile, Bytes: cfg.FlowBytes, Workers: cfg.Workers, Log: cfg.Log}))
 	if err == nil {
 		err = p.build()
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.closeFlows(), arena.Close())
+		return nil, errors.Join(err, p.forget(), arena.Close())
 	}
 	p.engine.Start()
 	return p, nil
@@ -124,6 +127,8 @@ func newPlane(cfg Config, arena *umem.Arena) *Plane {
 	}
 	police := policing.New()
 	tables := node.NewTablesOver(police.Labels())
+	police.Ledger().Keep(&tables.Court.Record)
+	tables.Court.KeepAllowed = cfg.KeepEstablished
 	return &Plane{
 		cfg: cfg, log: cfg.Log, arena: arena, tables: tables, kicked: make(chan struct{}, 1),
 		turn: make(turn, 1), offers: make(chan struct{}),
@@ -329,6 +334,7 @@ func (p *Plane) beat(beats int) {
 		return
 	}
 	p.paths.Age()
+	p.tables.Court.Moved()
 	p.checkSpaces()
 	if beats%int(resolveEvery/tick) == 0 {
 		p.remindKernel(true)
@@ -359,7 +365,7 @@ func (p *Plane) Close() error {
 	if p.steering != nil {
 		errs.add(p.steering.Close())
 	}
-	errs.add(p.closeFlows())
+	errs.add(p.forget())
 	errs.add(p.arena.Close())
 	if err := errs.err(); err != nil {
 		return fmt.Errorf("close dataplane: %w", err)

@@ -67,15 +67,26 @@ type bench struct {
 	gen    uint64
 }
 
-func newBench(t *testing.T, workers int) *bench {
+func newBench(t *testing.T, workers int) *bench { return newBenchOf(t, Config{Workers: workers}) }
+
+// newBenchOf makes a dataplane with some things chosen. Who closes it before the
+// test ends may do so.
+func newBenchOf(t *testing.T, cfg Config) *bench {
 	t.Helper()
 	hostnettest.NeedRoot(t)
 	o := &memoryOpener{open: map[string]*port.Memory{}, fails: map[string]error{}}
-	p, err := New(Config{Workers: workers, Frames: 4096, Supers: 64, Log: slog.New(slog.DiscardHandler), Opener: o, Spin: time.Millisecond})
+	cfg.Frames, cfg.Supers, cfg.Opener, cfg.Spin = 4096, 64, o, time.Millisecond
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	p, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if p.closed {
+			return
+		}
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}

@@ -2,84 +2,25 @@ package plane
 
 import (
 	"context"
-	"fmt"
-	"time"
-
-	"golang.org/x/sys/unix"
+	"iter"
 
 	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/node"
+	"margay.dev/margay/forwarder/connections"
 	"margay.dev/margay/forwarder/desired"
-	"margay.dev/margay/internal/mem"
+	"margay.dev/margay/forwarder/policing"
 )
-
-// makeFlows makes the table of connections, in memory that another process can
-// take over.
-func (p *Plane) makeFlows() error {
-	region, err := mem.Create("margay-flows", mem.KindFlows, flow.LayoutVersion, max(p.cfg.FlowBytes, flow.MinBytes))
-	if err != nil {
-		return err
-	}
-	table, err := flow.New(region.Payload(), flow.Config{Workers: p.cfg.Workers, Endpoints: maxEndpoints, Timeouts: flow.DefaultTimeouts()})
-	if err != nil {
-		_ = region.Close()
-		return err
-	}
-	p.keepFlows(region, table)
-	return nil
-}
-
-// closeFlows gives the memory of connections back, if there is any.
-func (p *Plane) closeFlows() error {
-	if p.flowMemory == nil {
-		return nil
-	}
-	return p.flowMemory.Close()
-}
-
-// maxEndpoints is how many endpoints flows can be charged to: one for each port.
-const maxEndpoints = 4096
-
-// takeFlows goes on with the connections of another process.
-func (p *Plane) takeFlows(fd int) error {
-	region, err := mem.Attach(fd, mem.KindFlows, flow.LayoutVersion)
-	if err != nil {
-		return err
-	}
-	table, err := flow.Attach(region.Payload())
-	if err == nil && table.Workers() != p.cfg.Workers {
-		err = fmt.Errorf("the table of connections is for %d workers, and this configuration has %d", table.Workers(), p.cfg.Workers)
-	}
-	if err != nil {
-		_ = region.Close()
-		return err
-	}
-	p.keepFlows(region, table)
-	return nil
-}
-
-func (p *Plane) keepFlows(region *mem.Region, table *flow.Table) {
-	p.flowMemory, p.flows = region, table
-	p.tables.Court.Flows, p.tables.Court.FlowsSince = table, monotonic()
-}
-
-// monotonic is the clock that connections age by: the workers', but from a
-// beginning that is the same for every process.
-func monotonic() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		return 0 // it cannot fail: every kernel has the clock, and t is ours
-	}
-	return time.Duration(t.Nano())
-}
 
 // police takes up what is new of policy. Where that fails nobody's policy can be
 // told, and publish lets nothing pass that needs it.
 func (p *Plane) police(changed *desired.Change) error {
+	p.unsettled = p.unsettled || changed == nil || p.unpoliced != nil
 	var sets desired.SetChanges
-	if changed != nil && p.unpoliced == nil {
-		sets = changed.Sets()
+	var rules iter.Seq[uint32]
+	if !p.unsettled {
+		sets, rules = changed.Sets(), changed.Rules()
 	}
+	p.policing.Ledger().Open(p.want, rules)
 	p.unpoliced = p.policing.Join(p.want, sets)
 	return p.unpoliced
 }
@@ -91,13 +32,18 @@ func (p *Plane) discharge(changed *desired.Change) error {
 	}
 	p.policing.Quiesced(p.policing.Generation())
 	var sets desired.SetChanges
-	if changed != nil {
+	if !p.unsettled {
 		sets = changed.Sets()
 	}
 	p.unpoliced = p.policing.Leave(p.want, sets)
+	p.unsettled = p.unpoliced != nil
+	p.policing.Ledger().Close(p.want)
 	p.tables.Court.Moved()
 	return p.unpoliced
 }
+
+// Ledger is what was judged and logged.
+func (p *Plane) Ledger() *policing.Ledger { return p.policing.Ledger() }
 
 // judge puts an endpoint's policy in force for its port.
 func (p *Plane) judge(s *node.State, index uint16, e *desired.Endpoint) {
@@ -118,6 +64,23 @@ func (p *Plane) judge(s *node.State, index uint16, e *desired.Endpoint) {
 	s.Policy[index] = j
 }
 
+// remember has what is decided kept in a table of connections.
+func (p *Plane) remember(s *connections.Store, err error) error {
+	if err == nil {
+		p.connections = s
+		p.tables.Court.Keep(s.Table, connections.Now())
+	}
+	return err
+}
+
+// forget gives the memory of connections back, if there is any.
+func (p *Plane) forget() error {
+	if p.connections == nil {
+		return nil
+	}
+	return p.connections.Close()
+}
+
 // ageFlows ends connections that have been idle for too long, unless the
 // dataplane is being changed or handed over: then the next beat will do.
 func (p *Plane) ageFlows(ctx context.Context) {
@@ -128,11 +91,11 @@ func (p *Plane) ageFlows(ctx context.Context) {
 	}
 	defer p.turn.Unlock()
 	const most = 1 << 16 // looked at between two looks at ctx
-	now := flow.TickAt(monotonic())
-	for p.flows.Advance(now, most) && ctx.Err() == nil {
+	flows, now := p.connections.Table, flow.TickAt(connections.Now())
+	for flows.Advance(now, most) && ctx.Err() == nil {
 	}
-	g := p.flows.Generation()
+	g := flows.Generation()
 	if p.engine.Quiesce(ctx) == nil {
-		p.flows.Quiesced(g)
+		flows.Quiesced(g)
 	}
 }

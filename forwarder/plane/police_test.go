@@ -77,7 +77,7 @@ func TestPolicyIsEnforced(t *testing.T) {
 			send() // no stages: nothing is allowed
 			b.drops(graph.IngressDenied, 4)
 			b.apply(false, &pb.Chunk{RemovedEndpoints: []string{"p2"}, RemovedPorts: []string{"p2"}})
-			if n := b.flows.Held(1) + b.flows.Held(2); n > 2 {
+			if n := b.connections.Table.Held(1) + b.connections.Table.Held(2); n > 2 {
 				t.Errorf("%d flows are charged, of 2", n)
 			}
 		})
@@ -118,4 +118,33 @@ func told(list []Condition, object, message string) bool {
 		}
 	}
 	return false
+}
+
+// Members leave also when the change that had them leave could not be put in force,
+// and another one mended it.
+func TestMembersLeaveAfterAChangeThatDidNotFit(t *testing.T) {
+	b := newBench(t, 1)
+	one, e1 := pod(1)
+	two, e2 := policed(2)
+	b.apply(true, &pb.Chunk{
+		Ports: []*pb.Port{one, two}, Endpoints: []*pb.Endpoint{e1, e2}, Sets: []*pb.SetMembers{{Set: 1, Joined: member(1)}},
+		Programs: []*pb.ProgramPart{{Id: 1, Size: uint32(len(image(t))), Image: image(t)}},
+	})
+	send := func() { b.opener.get("p1").Inject(0, packet(addr4(1), addr4(2)), packet(addr6(1), addr6(2))) }
+	send()
+	b.collect("p2", 2)
+	many, mend := &pb.Chunk{Sets: []*pb.SetMembers{{Set: 1, Left: member(1)}}}, &pb.Chunk{}
+	for id := range uint32(label.MaxSets + 1) {
+		many.Sets = append(many.Sets, &pb.SetMembers{Set: 2 + id, Joined: member(9)})
+		mend.RemovedSets = append(mend.RemovedSets, 2+id)
+	}
+	b.apply(false, many)
+	if b.conditions.now["policy"].Reason == "" {
+		t.Fatal("one address is in more sets than it can be in, and no condition says so")
+	}
+	send()
+	b.drops(graph.NoPolicy, 2) // nobody's policy can be told
+	b.apply(false, mend)
+	send()
+	b.drops(graph.IngressDenied, 2)
 }

@@ -262,7 +262,7 @@ func (p *Plane) take(ctx context.Context, e *portEntry) {
 	e.up = false
 	p.paths.SetPort(p.pathsPort(e))
 	p.paths.Forget(e.name)
-	p.engine.Kick()
+	p.moved()
 	if err := p.detach(ctx, e); err != nil {
 		p.log.Warn("close port", "port", e.name, "error", err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"margay.dev/margay/fastpath/fib"
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/forwarder/desired"
 	"margay.dev/margay/forwarder/paths"
 )
@@ -92,6 +93,9 @@ func (p *Plane) portCounters() []graph.PortCounters {
 // Engine is the workers, for their counters.
 func (p *Plane) Engine() *graph.Engine { return p.engine }
 
+// Court is what judges packets, for what it counts.
+func (p *Plane) Court() *judge.Court { return p.tables.Court }
+
 // CPUs are those that workers are pinned to; none where the kernel chooses.
 func (p *Plane) CPUs() []int { return p.cfg.CPUs }
 
@@ -114,66 +118,10 @@ func (p *Plane) MemorySize() int { return len(p.arena.Bytes()) }
 // Fallbacks tells, a line each, what was asked for of packet memory and not had.
 func (p *Plane) Fallbacks() []string { return p.arena.Fallbacks() }
 
-// Routes is every route in force, and what the next hops are.
-func (p *Plane) Routes() ([]paths.Route, map[fib.NextHopID]paths.Hop) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.paths.Routes(), p.paths.Hops()
-}
-
 // Covering is the route that decides for addr.
 func (p *Plane) Covering(addr netip.Addr) (paths.Route, map[fib.NextHopID]paths.Hop, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r, ok := p.paths.Covering(addr)
 	return r, p.paths.Hops(), ok
-}
-
-// Neighbours lists the stations that something leads to, by port and address.
-func (p *Plane) Neighbours() []paths.Neighbour {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := p.paths.Neighbours()
-	slices.SortFunc(out, func(a, b paths.Neighbour) int {
-		if c := strings.Compare(a.Port, b.Port); c != 0 {
-			return c
-		}
-		return a.Addr.Compare(b.Addr)
-	})
-	return out
-}
-
-// NeighbourStates counts the neighbours in each state there is.
-func (p *Plane) NeighbourStates() map[string]int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.paths.NeighbourStates()
-}
-
-// RouteCount is the number of routes in force.
-func (p *Plane) RouteCount() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.paths.Len()
-}
-
-// Services are the ports and echo ids of the node's own addresses that are ours
-// on devices shared with the kernel.
-func (p *Plane) Services() []desired.Service {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.want.Steering.Local) == 0 {
-		return nil // there is no address that they are ports of
-	}
-	return slices.Clone(p.want.Steering.Services)
-}
-
-// HostDevice is the name of the host port's device, empty without one.
-func (p *Plane) HostDevice() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.want.Host == nil {
-		return ""
-	}
-	return p.want.Host.Name
 }

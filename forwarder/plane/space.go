@@ -218,7 +218,7 @@ func (p *Plane) follow(e *portEntry, l hostnet.Link) {
 		p.paths.Forget(e.name)
 	}
 	p.portCondition(e)
-	p.engine.Kick()
+	p.moved()
 	if returned { // going down it lost its routes, and its IPv6 addresses
 		p.kick()
 	}
@@ -251,7 +251,7 @@ func (p *Plane) kernelNeighbour(s *space, n hostnet.Neighbour, state hostnet.Nei
 			changed = p.paths.Lost(e.name, n.Addr)
 		}
 		if changed {
-			p.engine.Kick()
+			p.moved()
 		}
 	}
 }

@@ -11,6 +11,7 @@
 package policing
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -18,7 +19,6 @@ import (
 
 	"margay.dev/margay/classifier"
 	"margay.dev/margay/classifier/chain"
-	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/fastpath/label"
 	"margay.dev/margay/forwarder/desired"
 )
@@ -28,22 +28,32 @@ import (
 type Writer struct {
 	labels  *label.Table
 	classes map[label.Class][]classifier.SetID
-	dead    map[label.Class]struct{} // classes that readers may still meet
-	sets    map[uint32]struct{}      // that were ever told of and are not gone
-	lists   map[uint32]*chain.List   // by program
-	chains  map[string]*chain.Chain  // by the stages that it is made of
-	used    map[string]*chain.Chain  // of those, since Begin
+	dead    map[label.Class]struct{}    // classes that readers may still meet
+	sets    map[uint32]struct{}         // that were ever told of and are not gone
+	lists   map[uint32]*chain.List      // by program
+	loaded  map[uint32]*desired.Program // what lists were made from
+	retired []*chain.List               // that workers may still judge by
+	chains  map[string]*chain.Chain     // by the stages that it is made of
+	used    map[string]*chain.Chain     // of those, since Begin
+	ledger  *Ledger
+	seated  judges // before Begin
+	seats   judges // since Begin
 }
 
 // New makes a writer with tables that are empty.
 func New() *Writer {
 	w := &Writer{
 		classes: map[label.Class][]classifier.SetID{}, dead: map[label.Class]struct{}{}, sets: map[uint32]struct{}{},
-		lists: map[uint32]*chain.List{}, chains: map[string]*chain.Chain{}, used: map[string]*chain.Chain{},
+		lists: map[uint32]*chain.List{}, loaded: map[uint32]*desired.Program{}, chains: map[string]*chain.Chain{}, used: map[string]*chain.Chain{},
+		ledger: newLedger(),
+		seated: judges{}, seats: judges{},
 	}
 	w.labels = label.New(watcher{w})
 	return w
 }
+
+// Ledger knows what workers count by.
+func (w *Writer) Ledger() *Ledger { return w.ledger }
 
 // Labels is the table that workers read.
 func (w *Writer) Labels() *label.Table { return w.labels }
@@ -55,6 +65,9 @@ func (w watcher) ClassBorn(c label.Class, sets []classifier.SetID) {
 	delete(w.dead, c)
 	w.classes[c] = slices.Clone(sets)
 	for _, l := range w.lists {
+		l.Program().AddClass(uint32(c), sets)
+	}
+	for _, l := range w.retired {
 		l.Program().AddClass(uint32(c), sets)
 	}
 }
@@ -87,8 +100,21 @@ func (w *Writer) Join(s *desired.State, changed desired.SetChanges) error {
 	return nil
 }
 
-// load takes up the programs of a state and lets go of others.
+// load takes up the programs of a state and lets go of others. A client that begins
+// anew may give a number to another list than the client before it: then no chain
+// may be used again, since by their numbers the stages are the same.
 func (w *Writer) load(programs map[uint32]*desired.Program) {
+	for id, p := range w.loaded {
+		if now := programs[id]; now != p && (now == nil || !bytes.Equal(now.Image, p.Image)) {
+			if now != nil {
+				clear(w.used)
+			}
+			w.retired = append(w.retired, w.lists[id])
+			delete(w.lists, id)
+			delete(w.loaded, id)
+			delete(w.ledger.pending, id)
+		}
+	}
 	for id, p := range programs {
 		if w.lists[id] != nil {
 			continue
@@ -96,9 +122,9 @@ func (w *Writer) load(programs map[uint32]*desired.Program) {
 		for c, sets := range w.classes {
 			p.Loaded.AddClass(uint32(c), sets)
 		}
-		w.lists[id] = chain.NewList(p.Loaded)
+		w.lists[id], w.loaded[id] = chain.NewList(p.Loaded), p
+		w.ledger.expect(p.Loaded)
 	}
-	maps.DeleteFunc(w.lists, func(id uint32, _ *chain.List) bool { return programs[id] == nil })
 }
 
 // missing are the members of the state's sets that have not joined.
@@ -173,60 +199,42 @@ func (w *Writer) Quiesced(upTo uint64) {
 		delete(w.classes, c)
 	}
 	clear(w.dead)
+	w.retired = nil
 }
 
 // Begin begins another round of calls of Endpoint, for all endpoints.
 func (w *Writer) Begin() {
 	w.chains, w.used = w.used, map[string]*chain.Chain{}
+	w.seated, w.seats = w.seats, judges{}
+	w.ledger.begin()
 }
 
-// Endpoint is what judges an endpoint's packets. Those with equal stages share
-// their chains. account is what its flows are charged to.
-func (w *Writer) Endpoint(e *desired.Endpoint, account uint32) (*judge.Endpoint, error) {
-	j := &judge.Endpoint{Account: account, HostDenied: e.HostDenied}
-	for family := range 2 {
-		var err error
-		if j.Egress[family], err = w.chain(e.Egress, family); err == nil {
-			j.Ingress[family], err = w.chain(e.Ingress, family)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("chain the tiers of endpoint %s: %w", e.ID, err)
-		}
-	}
-	return j, nil
+// Asked are those of an endpoint's stages that have a program in a family, 0 for
+// IPv4: the tiers of its chain, one for one. They end early at a stage that has no
+// program and passes nothing: that denies all.
+func Asked(stages []desired.Stage, family int) []desired.Stage {
+	asked, _ := ask(stages, family)
+	return asked
 }
 
-// chain is the stages of one family, 0 for IPv4. It ends early at a stage that has
-// no program and passes nothing: that denies all.
-func (w *Writer) chain(stages []desired.Stage, family int) (*chain.Chain, error) {
-	var tiers []chain.Tier
-	key := ""
-	for _, s := range stages {
-		id, end := s.Program4, classifier.Deny
-		if family == 1 {
-			id = s.Program6
-		}
-		if s.UndecidedPasses {
-			end = classifier.Pass
-		}
-		if id == 0 && !s.UndecidedPasses {
-			break
-		}
-		if id != 0 {
-			tiers = append(tiers, chain.Tier{List: w.lists[id], End: end})
-			key += fmt.Sprint(id, end, " ")
+// ask is Asked, with the name of the stage that denies all the rest; empty where
+// that is none of them.
+func ask(stages []desired.Stage, family int) (out []desired.Stage, last string) {
+	for i := range stages {
+		switch s := &stages[i]; {
+		case Program(s, family) != 0:
+			out = append(out, *s)
+		case !s.UndecidedPasses:
+			return out, s.Name
 		}
 	}
-	c := w.used[key]
-	if c == nil {
-		c = w.chains[key]
+	return out, ""
+}
+
+// Program is a stage's in a family, 0 for none.
+func Program(s *desired.Stage, family int) uint32 {
+	if family == 1 {
+		return s.Program6
 	}
-	if c == nil {
-		var err error
-		if c, err = chain.NewChain(tiers...); err != nil {
-			return nil, err
-		}
-	}
-	w.used[key] = c
-	return c, nil
+	return s.Program4
 }

@@ -10,6 +10,7 @@ import (
 
 	pb "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/classifier"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/fastpath/label"
 	"margay.dev/margay/forwarder/desired"
 )
@@ -219,6 +220,75 @@ func TestChains(t *testing.T) {
 	}
 }
 
+// Until workers have moved on they judge by programs that the state has no more,
+// and these must know what addresses have come to be in meanwhile.
+func TestProgramsThatGoKnowWhoComes(t *testing.T) {
+	for name, change := range map[string]*pb.Chunk{
+		"removed":  {RemovedPrograms: []uint32{1}, Sets: []*pb.SetMembers{{Set: 2, Joined: members("10.1.2.0/24", "fd01::2/128")}}},
+		"replaced": {Sets: []*pb.SetMembers{{Set: 1, Joined: members("10.1.0.0/16", "fd01::/64")}, {Set: 2, Joined: members("10.1.2.0/24", "fd01::2/128")}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &bed{New(), t, desired.Empty()}
+			b.apply(&pb.Chunk{
+				Sets: []*pb.SetMembers{{Set: 1, Joined: members("10.1.0.0/16", "fd01::/64")}}, Programs: []*pb.ProgramPart{program(t, 1)},
+			}, true)
+			old := b.lists[1].Program()
+			c := desired.NewChange()
+			if name == "replaced" {
+				image := inSet(t, 2)
+				change.Programs = []*pb.ProgramPart{{Id: 1, Size: uint32(len(image)), Image: image}}
+			}
+			c.Add(change)
+			s, faults := b.state.Apply(c, name == "replaced")
+			if faults != nil {
+				t.Fatal(faults)
+			}
+			if err := b.Join(s, nil); err != nil {
+				t.Fatal(err)
+			}
+			view := b.Labels().View()
+			for _, source := range []string{"10.1.2.3", "fd01::2"} {
+				k := classifier.Packet{SourceClass: uint32(view.Lookup(netip.MustParseAddr(source)))}
+				key := old.Key(&k)
+				if old.MatchOne(&key).Action() != classifier.Allow {
+					t.Errorf("the program that goes does not know any more what %s is in", source)
+				}
+			}
+			if b.Quiesced(b.Generation()); len(b.retired) != 0 {
+				t.Errorf("%d programs that nobody judges by are kept", len(b.retired))
+			}
+		})
+	}
+}
+
+// A client that begins anew gives numbers that were given before, to other things.
+func TestNumbersThatMeanSomethingElse(t *testing.T) {
+	b := &bed{New(), t, desired.Empty()}
+	for _, allowed := range []uint32{1, 2, 1} {
+		image := inSet(t, allowed)
+		b.apply(&pb.Chunk{
+			Sets:     []*pb.SetMembers{{Set: 1, Joined: members("10.1.0.0/16", "fd01::/64")}, {Set: 2, Joined: members("10.2.0.0/16", "fd02::/64")}},
+			Programs: []*pb.ProgramPart{{Id: 7, Size: uint32(len(image)), Image: image}},
+		}, true)
+		b.Begin()
+		j, err := b.Endpoint(&desired.Endpoint{ID: "e", Egress: []desired.Stage{{Program4: 7, Program6: 7}}}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		view := b.Labels().View()
+		for family, format := range []string{"10.%d.0.1", "fd0%d::1"} {
+			for set := range uint32(3) {
+				packets := []classifier.Packet{{SourceClass: uint32(view.Lookup(netip.MustParseAddr(fmt.Sprintf(format, set))))}}
+				var out [1]classifier.Verdict
+				j.Egress[family].Match(packets, out[:])
+				if got := out[0].Action() == classifier.Allow; got != (set == allowed) {
+					t.Errorf("program 7 allows set %d: set %d is allowed %v by IPv%d", allowed, set, got, 4+2*family)
+				}
+			}
+		}
+	}
+}
+
 // A set that the table has no room for is refused whole, and what was in force stays.
 func TestTableThatIsFull(t *testing.T) {
 	b := &bed{New(), t, desired.Empty()}
@@ -238,5 +308,51 @@ func TestTableThatIsFull(t *testing.T) {
 	}
 	if got := b.allowed("10.1.0.1"); !slices.Equal(got, []uint32{1}) {
 		t.Errorf("10.1.0.1 is allowed by %v, want what was in force", got)
+	}
+}
+
+// Who judges an endpoint stays the same from round to round, unless by what changes:
+// flows that it has judged need not be judged again.
+func TestEndpointsStayTheSame(t *testing.T) {
+	b := &bed{Writer: New(), t: t, state: desired.Empty()}
+	b.apply(&pb.Chunk{Programs: []*pb.ProgramPart{program(t, 1), program(t, 2)}}, true)
+	e := &desired.Endpoint{ID: "e", Ingress: []desired.Stage{{Program4: 1, Program6: 1}}}
+	round := func() *judge.Endpoint {
+		t.Helper()
+		b.Begin()
+		j, err := b.Endpoint(e, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	last := round()
+	for _, s := range []struct {
+		name    string
+		change  func()
+		another bool
+	}{
+		{"nothing", func() {}, false},
+		{"a set and its members", func() {
+			b.apply(&pb.Chunk{Sets: []*pb.SetMembers{{Set: 1, Joined: members("10.0.0.1/32", "fd00::1/128")}}}, false)
+		}, false},
+		{"another program", func() { e.Ingress[0].Program4 = 2 }, true},
+		{"one of the other family", func() { e.Ingress[0].Program6 = 2 }, true},
+		{"a stage of the other direction", func() { e.Egress = e.Ingress }, true},
+		{"what it says to the node", func() { e.HostDenied = true }, true},
+		{"a program again of that number", func() {
+			b.apply(&pb.Chunk{RemovedPrograms: []uint32{2}}, false)
+			b.Begin()
+			b.apply(&pb.Chunk{Programs: []*pb.ProgramPart{program(t, 2)}}, false)
+		}, true},
+		{"a round without it", func() { b.Begin() }, true},
+		{"nothing more", func() {}, false},
+	} {
+		s.change()
+		j := round()
+		if (j != last) != s.another {
+			t.Errorf("%s: it is another one: %v, want %v", s.name, j != last, s.another)
+		}
+		last = j
 	}
 }

@@ -76,6 +76,16 @@ func layers() []Rule {
 			Why: "who is in charge is decided, and tested, with no packet in sight",
 		},
 		{
+			Name: "nobody below asks for explanations", In: []string{"classifier", "fastpath", "forwarder/plane", "forwarder/policing", "forwarder/desired"}, Reach: true,
+			Forbid: []string{"./forwarder/explain"},
+			Why:    "who explains looks at the tables from above: it may be wrong, late or gone, and no packet fares otherwise",
+		},
+		{
+			Name: "explanations have no effect", In: []string{"forwarder/explain"},
+			Forbid: []string{"./forwarder/session", "./forwarder/statefile", "./internal/hostnet", "./fastpath/port", "./fastpath/umem", "./control", "./policy"},
+			Why:    "it reads what packets are judged by, and has nothing in hand to change or send",
+		},
+		{
 			Name: "headers and memory stand alone", In: []string{"internal/pkt", "internal/mem", "internal/pcapng"}, Reach: true,
 			Forbid: []string{"./fastpath", "./classifier", "./crypto", "./internal/hostnet", "./internal/lab", "./api", "./config", "./control"},
 			Why:    "everything stands on them",
@@ -111,6 +121,11 @@ func policies() []Rule {
 			Name: "the index knows labels, not resources", In: []string{"policy/index"}, Reach: true,
 			Forbid: []string{"./api/v3", "./classifier", "k8s.io"},
 			Why:    "who is picked is one question, what for is another",
+		},
+		{
+			Name: "verdicts are shown from answers alone", In: []string{"cmd/margayctl/verdicts"},
+			Forbid: []string{"./fastpath", "./classifier", "./forwarder", "./control", "./policy", "google.golang.org/grpc", "github.com/spf13/cobra"},
+			Why:    "what an operator reads is what the forwarder said, and any client can read the same",
 		},
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/judge"
+	"margay.dev/margay/fastpath/label"
 	"margay.dev/margay/fastpath/node"
 	"margay.dev/margay/fastpath/umem"
 )
@@ -43,6 +44,8 @@ type Config struct {
 	// Collect are not for those ports.
 	Wires   map[uint16]graph.Queue
 	Running bool // the workers run by themselves; Run and Advance are not to be used
+	// Labels are judged by; default is an empty table.
+	Labels *label.Table
 
 	arena *umem.Arena // of a Lab before this one
 }
@@ -76,14 +79,15 @@ func New(tb testing.TB, cfg Config) *Lab {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l := &Lab{TB: tb, Arena: cfg.arena, Tables: node.NewTables(), cfg: cfg, queues: map[uint16][]*Queue{}}
+	l := &Lab{TB: tb, Arena: cfg.arena, Tables: node.NewTablesOver(cfg.Labels), cfg: cfg, queues: map[uint16][]*Queue{}}
 	l.state = node.State{HostPort: graph.NoPort, Answers: map[node.Answer]struct{}{},
 		SubPorts: map[node.SubPort]uint16{}, Sources: map[node.Source]netip.Addr{}}
-	l.Tables.Court.Flows, err = flow.New(make([]byte, flow.MinBytes), flow.Config{
+	flows, err := flow.New(make([]byte, flow.MinBytes), flow.Config{
 		Workers: cfg.Workers, Endpoints: int(Ports), Timeouts: flow.DefaultTimeouts()})
 	if err != nil {
 		tb.Fatal(err)
 	}
+	l.Tables.Court.Keep(flows, 0)
 	g, err := graph.Build(node.Specs(l.Tables)...)
 	if err != nil {
 		tb.Fatal(err)
@@ -111,6 +115,9 @@ func (c *Config) fill() {
 	}
 	if c.Burst == 0 {
 		c.Burst = graph.VectorMax
+	}
+	if c.Labels == nil {
+		c.Labels = label.New(nil)
 	}
 }
 

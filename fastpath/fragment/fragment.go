@@ -1,4 +1,6 @@
-package node
+// Package fragment is the stop that splits IPv4 packets which exceed the MTU of their
+// way out and may be split (RFC 791 section 3.2).
+package fragment
 
 import (
 	"encoding/binary"
@@ -8,9 +10,6 @@ import (
 	"margay.dev/margay/internal/pkt"
 )
 
-// fragment splits IPv4 packets that exceed the MTU of their way out and may be
-// split (RFC 791 section 3.2).
-//
 // Uses: Off, Len, L3, L4, Adjacency, Aux (the MTU). It consumes each packet and
 // emits its parts. Drops: too-big, when not one more byte fits a part.
 const (
@@ -18,23 +17,24 @@ const (
 	fragmentRewrite
 )
 
-func fragmentSpec(t *Tables) graph.Spec {
+// Spec declares the stop.
+func Spec() graph.Spec {
 	return graph.Spec{
 		Name:  "fragment",
 		Edges: []string{fragmentDrop: graph.DropName, fragmentRewrite: "rewrite"},
-		New:   func(int) graph.Node { return &fragment{} },
+		New:   func(int) graph.Node { return stop{} },
 	}
 }
 
-type fragment struct{}
+type stop struct{}
 
 // Process splits each packet.
-func (n *fragment) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
+func (stop) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	for i := range next {
 		m := v.Meta(i)
 		next[i] = graph.Gone
 		if !split(w, m) {
-			next[i] = dropped(m, graph.TooBig)
+			m.Reason, next[i] = graph.TooBig, graph.Drop
 			continue
 		}
 		w.Used(graph.UsedSplit, m)

@@ -111,7 +111,7 @@ func (c *ctl) explain(err error) error {
 	switch s.Code() {
 	case codes.Unimplemented:
 		return unreachable{fmt.Errorf("the forwarder does not know this question (%s).\n  It is older or newer than this margayctl (%s): use the one that came with it", said, version.Version())}
-	case codes.InvalidArgument:
+	case codes.InvalidArgument, codes.NotFound:
 		return errors.New(said)
 	case codes.ResourceExhausted:
 		return unreachable{fmt.Errorf("the forwarder is busy: %s", said)}

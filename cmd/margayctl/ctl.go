@@ -40,6 +40,7 @@ type ctl struct {
 	output  string
 	timeout time.Duration
 	format  render.Format
+	wide    bool // a table with more columns
 	skewed  bool // it was told that the forwarder speaks another version of the contract
 }
 
@@ -106,14 +107,21 @@ Exit status: 0 done, 1 the doctor found a fault or a file could not be written,
 	flags.StringVarP(&c.output, "output", "o", string(render.Text), "table, json or yaml; numbers of 64 bits are strings in the latter two")
 	flags.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to wait for the forwarder")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(c.show(), c.top(), c.trace(), c.capture(), c.doctor(), c.version())
+	root.AddCommand(c.show(), c.flows(), c.policy(), c.top(), c.trace(), c.capture(), c.why(), c.doctor(), c.version())
 	return root
 }
 
+// wideToo marks commands whose table can be wide.
+const wideToo = "wide"
+
 // prepare reads the flags that every command has.
-func (c *ctl) prepare(*cobra.Command, []string) (err error) {
+func (c *ctl) prepare(cmd *cobra.Command, _ []string) (err error) {
 	if c.timeout <= 0 {
 		return fmt.Errorf("timeout is %v, want more than 0", c.timeout)
+	}
+	if _, ok := cmd.Annotations[wideToo]; ok && c.output == "wide" {
+		c.format, c.wide = render.Text, true
+		return nil
 	}
 	c.format, err = render.ParseFormat(c.output)
 	return err

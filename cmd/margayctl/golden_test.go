@@ -109,6 +109,21 @@ func TestOutput(t *testing.T) {
 		"drops-none":       {quiet, "show drops", 0},
 		"workers":          {socket, "show workers", 0},
 		"trace":            {socket, "trace -f udp -n 4", 0},
+		"why":              {socket, "why ann bob 81", 0},
+		"why-allowed":      {socket, "why 10.1.0.2 10.1.0.3 80/tcp --source-port 4711", 0},
+		"why-remote":       {socket, "why ann far icmp", 0},
+		"why-no-route":     {socket, "why ann 10.9.9.9 53/udp", 0},
+		"flows":            {socket, "flows", 0},
+		"flows-filtered":   {socket, "flows --endpoint ann --host fd00::/64 --port 443 --proto TCP --denied --limit 1", 0},
+		"flows-none":       {socket, "flows --proto 47", 0},
+		"flows-summary":    {socket, "flows --summary", 0},
+		"flows-untold":     {untold, "flows", 0},
+		"summary-untold":   {untold, "flows --summary", 0},
+		"policy-list":      {socket, "policy list", 0},
+		"policy-untold":    {untold, "policy list", 0},
+		"policy-show":      {socket, "policy show bob", 0},
+		"policy-off":       {socket, "policy show pod/ann", 0},
+		"policy-closed":    {socket, "policy show eve", 0},
 		"doctor":           {socket, "doctor", 1},
 		"doctor-device":    {socket, "doctor eth0 eth7", 1},
 		"doctor-no-fault":  {upset, "doctor --brief", 0},
@@ -167,7 +182,7 @@ func oneDocument(t *testing.T, format, out string) {
 // Whatever the format, a run says the same: JSON and YAML are one document.
 func TestJSONAndYAMLAgree(t *testing.T) {
 	socket := serve(t, &forwarder{diagnosis: inside(faultFound)})
-	for _, args := range []string{"show status", "show nodes", "show ports", "show fib", "show neighbors", "show drops", "show workers", "trace", "doctor", "version"} {
+	for _, args := range []string{"show status", "show nodes", "show ports", "show fib", "show neighbors", "show drops", "show workers", "flows", "flows --summary", "policy list", "policy show bob", "trace", "why ann bob 81", "doctor", "version"} {
 		t.Run(args, func(t *testing.T) {
 			fromJSON := try(t, socket, append(strings.Fields(args), "-o", "json")...).out
 			fromYAML, err := yaml.YAMLToJSON([]byte(try(t, socket, append(strings.Fields(args), "-o", "yaml")...).out))
@@ -188,4 +203,13 @@ func TestJSONAndYAMLAgree(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Wide tables are for people alone: they have no document of their own.
+func TestWideTable(t *testing.T) {
+	got := try(t, serve(t, &forwarder{}), "flows", "-o", "wide")
+	if got.status != 0 {
+		t.Errorf("ended with %d: %s", got.status, got.err)
+	}
+	golden(t, "flows.wide", got.out)
 }

@@ -4,9 +4,12 @@
 // what keeps it from doing it well.
 //
 //	margayctl show status|nodes|ports|fib|neighbors|drops|workers
+//	margayctl flows [--endpoint ENDPOINT] [--host ADDRESS] [--port PORT] [--denied]
+//	margayctl policy list|show ENDPOINT
 //	margayctl top
 //	margayctl trace --filter EXPR -n N
 //	margayctl capture --filter EXPR --stage rx,pre-tx,drop -w FILE
+//	margayctl why SOURCE DESTINATION PORT[/PROTOCOL]
 //	margayctl doctor [DEVICE...]
 //
 // It changes nothing. Exit status: 0 done; 1 the doctor found a fault or a file

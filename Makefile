@@ -43,7 +43,7 @@ build: ## build every program into bin/
 	done
 
 .PHONY: demo
-demo: build $(STAMP) ## two nodes, four pods, real traffic between them, one packet traced; ends with "demo: ok"
+demo: build $(STAMP) ## two nodes, four pods, real traffic between them, policy, one packet traced; ends with "demo: ok"
 	bin/margay-lab demo
 
 .PHONY: test

@@ -32,7 +32,7 @@ func (p *program) demoCommand() *cobra.Command {
 	var seconds float64
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Two nodes, four pods, real traffic between them, and proof of who carried it",
+		Short: "Two nodes, four pods, real traffic between them, policy, and proof of who did it",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, cancel := contextWithin(c.Context(), demoTime, "the demo did not end")
@@ -83,7 +83,7 @@ func (d *demonstration) run(c *cobra.Command, forwarder string) error {
 	if d.lab, err = d.raise(c, t, forwarder, true); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{d.kernelIsOut, d.everybodyReaches, d.exactly, d.loads, d.witness, d.withoutForwarder, d.onePacket} {
+	for _, part := range []func(context.Context) error{d.kernelIsOut, d.firstContact, d.exactly, d.loads, d.witness, d.policy, d.withoutForwarder, d.onePacket} {
 		if err := part(c.Context()); err != nil {
 			return err
 		}
@@ -100,10 +100,14 @@ func (d *demonstration) kernelIsOut(context.Context) error {
 	return errors.Join(errs...)
 }
 
-// everybodyReaches waits until all is resolved. A first packet may be lost while
-// a carrier comes up; nothing may be lost after that.
-func (d *demonstration) everybodyReaches(ctx context.Context) error {
+// firstContact waits until all is resolved. A first packet may be lost while a
+// carrier comes up; nothing may be lost after that.
+func (d *demonstration) firstContact(ctx context.Context) error {
 	d.step("first contact: every pod pings every other")
+	return d.everybodyReaches(ctx)
+}
+
+func (d *demonstration) everybodyReaches(ctx context.Context) error {
 	var bad []string
 	for range 3 {
 		bad = bad[:0]
@@ -221,7 +225,7 @@ func (d *demonstration) witness(ctx context.Context) error {
 			q := c.Ports[name]
 			nodes.Row(n.Name, name, q.Kind, q.Mode, fmt.Sprint(q.Rx), fmt.Sprint(q.Tx), fmt.Sprint(q.Drops))
 		}
-		for _, name := range []string{"eth-input", "ip-input", "route", "rewrite", "tx"} {
+		for _, name := range []string{"eth-input", "ip-input", "flow", "route", "policy-out", "policy-in", "rewrite", "tx"} {
 			graph.Row(n.Name, name, fmt.Sprint(c.Nodes[name]))
 		}
 		for _, reason := range slices.Sorted(maps.Keys(c.Drops)) {
@@ -312,7 +316,7 @@ func (d *demonstration) onePacket(ctx context.Context) error {
 // wholeWay wants every stop of a ping's way in a trace.
 func wholeWay(told string) error {
 	rest := told
-	for _, stop := range []string{"received by pod-ann", "ip-input", "route", "rewrite", "offered to link-uplink"} {
+	for _, stop := range []string{"received by pod-ann", "ip-input", "flow", "route", "policy-out", "policy-in", "rewrite", "offered to link-uplink"} {
 		_, after, ok := strings.Cut(rest, stop)
 		if !ok {
 			return fmt.Errorf("a traced packet was not told of at %q, or too early:\n%s", stop, told)

@@ -138,6 +138,7 @@ func TestALabFromUpToDown(t *testing.T) {
 	}
 	l.ok("ping")
 	l.ok("ping", "a", "b", "-6", "-c", "2")
+	l.policy()
 	if out := l.ok("exec", "a", "--", "ip", "-o", "addr", "show", "dev", "eth0"); !strings.Contains(out, "10.4.1.1/32") {
 		t.Errorf("inside pod a eth0 has:\n%s", out)
 	}
@@ -203,11 +204,12 @@ func TestDownLeavesNothingWhereverUpWasKilled(t *testing.T) {
 
 // The demo does not believe a trace that leaves a stop out.
 func TestTheDemoWantsAWholeWay(t *testing.T) {
-	const whole = "received by pod-ann\n ip-input ► route\n route ► rewrite\n rewrite ► tx\n offered to link-uplink"
+	const whole = "received by pod-ann\n ip-input ► flow\n flow ► route\n route ► policy-out\n policy-out ► policy-in\n policy-in ► rewrite\n rewrite ► tx\n offered to link-uplink"
 	for told, ok := range map[string]bool{
 		whole: true,
 		"no packet that the filter picks came in within 30s":                             false,
 		strings.Replace(whole, "rewrite ► tx", "", 1):                                    true, // it is the way out of route, too
+		strings.ReplaceAll(whole, "policy", "other"):                                     false,
 		strings.ReplaceAll(whole, "rewrite", "resolve"):                                  false,
 		strings.Replace(whole, "offered to link-uplink", "dropped", 1):                   false,
 		"offered to link-uplink\n" + strings.TrimSuffix(whole, "offered to link-uplink"): false,
@@ -237,6 +239,9 @@ func TestMistakesAreExplained(t *testing.T) {
 		`direction is "up", want there, back`: {"impair", "x", "--direction", "up"},
 		"xml":                                 {"status", "-o", "xml"},
 		"unknown command":                     {"fly"},
+		`required flag(s) "filename"`:         {"apply"},
+		"no such file":                        {"apply", "-f", "/nonexistent.yaml"},
+		"want -f with the manifests":          {"delete", "NetworkPolicy"},
 	} {
 		if out, status := l.run(args...); status != 1 || !strings.Contains(out, want) {
 			t.Errorf("margay-lab %v ended with %d and says %q, want %q", args, status, out, want)

@@ -1,20 +1,25 @@
 // Package guard brings what policy calculates to a dataplane:
 //
-//	resources ─► policy.Calculation ─Flush─► lists ─► classifier.Compile ─► programs ┐
-//	                                          └─► sets, names of rules ──────────────┴─► Update: a delta, stages of endpoints
+//	resources ─► policy.Calculation ─Flush─► lists ─► programs ─► images ┐
+//	                                          └─► sets, names of rules ──┴─► Update: a delta, stages of endpoints
 //
 // Lists are compiled here, so that no worker's machine time goes into it there,
-// and what the dataplane gets is small and checked once. A list is compiled with
-// all combinations of sets that addresses are in; when others come up that it
-// does not know, it is compiled anew (until then the dataplane judges their
-// packets rule by rule).
+// and what the dataplane gets is small and checked once. A list that has changed
+// by a few rules is not compiled: its program is edited, and sent at once. In the
+// background it is compiled anew (folded), as is a program of a list that does
+// not know a combination of sets which addresses have come to be in: until then
+// the dataplane judges their packets rule by rule.
+//
+// What cannot be compiled, or finds no room, is refused for itself alone: the
+// endpoints that it concerns keep what they have, and those that have nothing
+// yet get nothing.
 package guard
 
 import (
 	"fmt"
-	"maps"
-	"net/netip"
+	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 
 	v1 "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/classifier"
@@ -24,245 +29,282 @@ import (
 )
 
 // Guard keeps a dataplane's policy what resources make it. It is for one
-// goroutine.
+// goroutine, which waits for Folding before it ends.
 type Guard struct {
 	*policy.Calculation
 	literals *classifier.Literals
 	labels   *label.Table
 	classes  map[label.Class][]classifier.SetID
-	lists    map[*classifier.Rule]*program // by the first rule of the list
-	empty    *program                      // of the list without rules
-	judged   map[policy.Key]*Stages
-	rules    map[uint32]int           // programs that name a rule
-	sets     map[classifier.SetID]int // programs that name an anonymous set
-	lastID   uint32
-}
+	sets     map[classifier.SetID]*set
+	dying    map[classifier.SetID]struct{} // sets that nobody wants any more
 
-// program is a list in the dataplane.
-type program struct {
-	id     uint32
-	rules  []classifier.Rule
-	loaded *classifier.Program
-	sets   []classifier.SetID // anonymous ones
-	users  int                // stages that name it
+	programs map[uint32]*program           // by id
+	lists    map[*classifier.Rule]*program // by the first rule of the list
+	rules    map[uint32]int                // programs that name a rule
+	lastID   uint32
+	judged   map[policy.Key]*Stages
+	fold     *fold // in the background
+
+	refusals refusals
+	stats    Stats
+	told     atomic.Pointer[Stats] // as they were after the last Flush
+
+	options classifier.Options // of every compile
+	short   int                // rules of a list that is compiled at once rather than edited
 }
 
 // Stages are what judges an endpoint, as v1.Endpoint has them.
 type Stages struct {
-	Egress, Ingress []*v1.Stage
+	Egress, Ingress             []*v1.Stage
+	StagedEgress, StagedIngress []*v1.Stage
 
 	judgement [2]*policy.Judgement
 	programs  []*program
+	unstaged  error // why what is staged is not reported on
 }
 
 // Update is what has changed. Delta has no endpoints: who knows their ports adds
 // those of Stages to it, so that all comes into force at once.
 type Update struct {
 	Delta      dataplane.Delta
-	Stages     map[policy.Key]*Stages // nil for an endpoint that is judged no longer
+	Stages     map[policy.Key]*Stages // nil: the endpoint is judged no longer, or may not be judged yet: it forwards nothing
 	Conditions []policy.Condition
 	Generation uint64 // for Settled, once the dataplane has acknowledged
 }
+
+// Stats count what a guard has done, and what it is at.
+type Stats struct {
+	Compiled, Edited, Folded uint64 // programs, by the way they were made
+	Programs                 int    // that the dataplane has
+	Refused                  int    // endpoints that are not judged as resources say, because something did not fit
+}
+
+// shortList is how many rules are compiled about as fast as they are edited.
+const shortList = 200
 
 // New makes a guard for the endpoints of a node, or of all nodes where it is empty.
 func New(node string) *Guard {
 	g := &Guard{
 		Calculation: policy.New(node), literals: classifier.NewLiterals(), classes: map[label.Class][]classifier.SetID{},
-		lists: map[*classifier.Rule]*program{}, judged: map[policy.Key]*Stages{}, rules: map[uint32]int{}, sets: map[classifier.SetID]int{},
+		sets: map[classifier.SetID]*set{}, dying: map[classifier.SetID]struct{}{}, programs: map[uint32]*program{}, lists: map[*classifier.Rule]*program{},
+		rules: map[uint32]int{}, judged: map[policy.Key]*Stages{}, refusals: noRefusals(), short: shortList,
 	}
 	g.labels = label.New(watcher{g})
+	g.options.Literals, g.options.Editable = g.literals, true
+	// Whoever fed the dataplane before numbered sets, too. One of the same number would
+	// have the members of both for a moment, when this guard's state takes the place of
+	// that one's.
+	first := rand.Uint32N(1 << 30)
+	g.NumberSetsAbove(first)
+	g.literals.NumberAbove(first)
 	return g
 }
 
-// watcher learns which sets addresses are in together.
+// Stats tell of the guard, up to the last Flush.
+func (g *Guard) Stats() Stats {
+	s := g.stats
+	s.Programs, s.Refused = len(g.programs), len(g.refusals.endpoints)
+	return s
+}
+
+// watcher learns which sets addresses are in together, and tells programs.
 type watcher struct{ *Guard }
 
 func (w watcher) ClassBorn(c label.Class, sets []classifier.SetID) {
 	w.classes[c] = slices.Clone(sets)
+	for _, p := range w.programs {
+		p.loaded.AddClass(uint32(c), sets)
+	}
 }
 
 func (w watcher) ClassDied(c label.Class) { delete(w.classes, c) }
 
 // Flush brings everything up to date and returns what differs from the last
-// Update. On an error, of a list that cannot be compiled, nothing of the Update
-// is to be used, and the dataplane's policy stays as it was: make another Guard.
-func (g *Guard) Flush() (*Update, error) {
+// Update. Where Folding says so there is something to send without a change of
+// resources.
+func (g *Guard) Flush() *Update {
 	changes := g.Calculation.Flush()
-	u := &Update{Stages: map[policy.Key]*Stages{}, Conditions: changes.Conditions, Generation: changes.Generation}
-	if err := g.changeSets(u, changes.Sets); err != nil {
-		return nil, err
-	}
-	var gone []*Stages
+	r := round{Guard: g, u: &Update{Stages: map[policy.Key]*Stages{}, Generation: changes.Generation}}
+	r.finish()
+	r.changeSets(changes)
 	for _, e := range changes.Endpoints {
-		if old := g.judged[e.Key]; old != nil {
-			gone = append(gone, old)
-		}
-		stages, err := g.stages(u, e.Normal)
-		if err != nil {
-			return nil, fmt.Errorf("policy of %v: %w", e.Key, err)
-		}
-		if u.Stages[e.Key] = stages; stages == nil {
-			delete(g.judged, e.Key)
-		} else {
-			g.judged[e.Key] = stages
-		}
+		r.put(e.Key, e.Normal)
 	}
-	if err := g.renew(u, &gone); err != nil {
-		return nil, err
-	}
-	for _, s := range gone {
-		g.release(u, s)
-	}
-	u.removeSets(changes.GoneSets)
-	g.literals.Retain(used(g.sets))
+	r.release()
+	r.retry()
+	g.rename(r.u, changes.Rules)
+	g.literals.Retain(g.anonymous())
 	g.labels.Reclaim()
-	return u, nil
+	r.tell(changes.Conditions)
+	g.startFold()
+	stats := g.Stats()
+	g.told.Store(&stats)
+	return r.u
 }
 
-// changeSets lets members join and leave.
-func (g *Guard) changeSets(u *Update, changes []policy.SetChange) error {
-	var all []label.Change
-	for _, c := range changes {
-		u.Delta.Set.Sets = append(u.Delta.Set.Sets, dataplane.Set{ID: uint32(c.ID), Members: c.Joined})
-		if len(c.Left) > 0 {
-			u.Delta.Left = append(u.Delta.Left, dataplane.Set{ID: uint32(c.ID), Members: c.Left})
-		}
-		all = append(all, each(c.ID, c.Joined, false)...)
-		all = append(all, each(c.ID, c.Left, true)...)
+// round is one Flush.
+type round struct {
+	*Guard
+	u    *Update
+	gone []*Stages // that nobody has any more when the round is over
+	room bool      // something has left the label table
+}
+
+// put gives an endpoint the judgements that resources make, if all of it fits.
+func (r *round) put(key policy.Key, by [2]*policy.Judgement) {
+	old := r.judged[key]
+	now, err := r.stages(by, old)
+	if err != nil {
+		r.refuse(key, by, err)
+		return
 	}
-	if err := g.labels.Apply(all); err != nil {
-		return fmt.Errorf("change members of %d sets: %w", len(changes), err)
+	delete(r.refusals.endpoints, key)
+	r.exchange(key, now)
+}
+
+// exchange puts stages of an endpoint in force, in the place of those it has.
+func (r *round) exchange(key policy.Key, now *Stages) {
+	if old := r.judged[key]; old != nil {
+		r.gone = append(r.gone, old)
+	}
+	if r.u.Stages[key] = now; now == nil {
+		delete(r.judged, key)
+	} else {
+		r.judged[key] = now
+	}
+}
+
+// stages makes the stages of an endpoint's two judgements, nil where it has none.
+// old are those that it has, nil if none.
+func (r *round) stages(by [2]*policy.Judgement, old *Stages) (*Stages, error) {
+	if by[policy.Ingress] == nil && by[policy.Egress] == nil {
+		return nil, nil
+	}
+	if old == nil {
+		old = &Stages{}
+	}
+	m := making{round: r, made: &Stages{judgement: by}, old: old}
+	if err := m.all(); err != nil {
+		r.gone = append(r.gone, m.made)
+		return nil, err
+	}
+	return m.made, nil
+}
+
+// release takes back the programs of stages that nobody has any more, and then
+// sets that no list and no program names.
+func (r *round) release() {
+	for _, s := range r.gone {
+		for _, p := range s.programs {
+			if p.users--; p.users == 0 {
+				r.remove(p)
+			}
+		}
+	}
+	r.gone = nil
+	r.dropSets()
+}
+
+// making is stages that come into being.
+type making struct {
+	*round
+	made, old *Stages
+}
+
+// all makes the stages of both directions.
+func (m *making) all() error {
+	for d, now := range m.made.judgement {
+		if now == nil {
+			continue
+		}
+		old := m.old.judgement[d]
+		if old == nil {
+			old = &policy.Judgement{}
+		}
+		out, err := m.judgement(now, old)
+		if err != nil {
+			return fmt.Errorf("%v by %w", policy.Direction(d), err)
+		}
+		staged := m.staged(now, old)
+		if policy.Direction(d) == policy.Ingress {
+			m.made.Ingress, m.made.StagedIngress = out, staged
+		} else {
+			m.made.Egress, m.made.StagedEgress = out, staged
+		}
 	}
 	return nil
 }
 
-func each(id classifier.SetID, prefixes []netip.Prefix, leave bool) (out []label.Change) {
-	for _, p := range prefixes {
-		out = append(out, label.Change{Set: id, Prefix: p, Leave: leave})
-	}
-	return out
-}
-
-// stages makes the stages of an endpoint's two judgements, nil where it has none.
-func (g *Guard) stages(u *Update, by [2]*policy.Judgement) (*Stages, error) {
-	if by[policy.Ingress] == nil && by[policy.Egress] == nil {
-		return nil, nil
-	}
-	s := &Stages{judgement: by}
-	var err error
-	if s.Ingress, err = g.judgement(u, s, by[policy.Ingress]); err == nil {
-		s.Egress, err = g.judgement(u, s, by[policy.Egress])
-	}
-	return s, err
-}
-
-// judgement is a judgement's tiers, and then its profiles, as stages.
-func (g *Guard) judgement(u *Update, s *Stages, j *policy.Judgement) (out []*v1.Stage, err error) {
-	if j == nil {
-		return nil, nil
-	}
-	add := func(name string, l *policy.List, passes bool) error {
-		four, err := g.acquire(u, s, l.V4)
-		if err != nil {
-			return fmt.Errorf("tier %s for IPv4: %w", name, err)
+// judgement is a judgement's tiers, and then its profiles, as stages. In old are
+// those that the endpoint had, whose lists these may be changes of.
+func (m *making) judgement(now, old *policy.Judgement) (out []*v1.Stage, err error) {
+	for _, t := range now.Tiers {
+		was := &policy.List{}
+		if i := slices.IndexFunc(old.Tiers, func(o policy.Tier) bool { return o.Name == t.Name }); i >= 0 {
+			was = old.Tiers[i].Rules
 		}
-		six, err := g.acquire(u, s, l.V6)
-		if err != nil {
-			return fmt.Errorf("tier %s for IPv6: %w", name, err)
+		s := &v1.Stage{UndecidedPasses: t.End == classifier.Pass, Name: t.Name}
+		if err := m.stage(s, t.Rules, was); err != nil {
+			return nil, fmt.Errorf("tier %s: %w", t.Name, err)
 		}
-		out = append(out, &v1.Stage{Program4: four.id, Program6: six.id, UndecidedPasses: passes, Name: name})
-		return nil
+		out = append(out, s)
 	}
-	for _, t := range j.Tiers {
-		if err := add(t.Name, t.Rules, t.End == classifier.Pass); err != nil {
-			return nil, err
+	for i, l := range now.Profiles {
+		was := &policy.List{}
+		if i < len(old.Profiles) {
+			was = old.Profiles[i]
 		}
-	}
-	for _, p := range j.Profiles {
-		if err := add("", p, true); err != nil { // what a profile does not decide is for the next one
-			return nil, err
+		s := &v1.Stage{UndecidedPasses: true} // what a profile does not decide is for the next one
+		if err := m.stage(s, l, was); err != nil {
+			return nil, fmt.Errorf("profiles: %w", err)
 		}
+		out = append(out, s)
 	}
 	return out, nil
 }
 
-// acquire is the program of a list of rules, compiled if it is new, with a stage
-// more that names it.
-func (g *Guard) acquire(u *Update, s *Stages, rules []classifier.Rule) (*program, error) {
-	p := g.known(rules)
+// stage gives a stage the programs of a list.
+func (m *making) stage(s *v1.Stage, now, was *policy.List) error {
+	four, err := m.acquire(now.V4, was.V4)
+	if err != nil {
+		return err
+	}
+	six, err := m.acquire(now.V6, was.V6)
+	if err != nil {
+		return err
+	}
+	s.Program4, s.Program6 = four.id, six.id
+	return nil
+}
+
+// acquire is the program of a list, made if it is new, with a stage more that
+// names it.
+func (m *making) acquire(rules, was []classifier.Rule) (*program, error) {
+	p := m.lists[first(rules)]
 	if p == nil {
 		var err error
-		if p, err = g.compile(u, rules); err != nil {
+		if p, err = m.build(rules, m.lists[first(was)]); err != nil {
 			return nil, err
 		}
-		g.know(rules, p)
+	} else if !slices.ContainsFunc(m.old.programs, func(o *program) bool { return first(o.rules) == first(rules) }) {
+		if err := m.crowded(p); err != nil {
+			return nil, err
+		}
 	}
 	p.users++
-	s.programs = append(s.programs, p)
+	m.made.programs = append(m.made.programs, p)
 	return p, nil
 }
 
-// known is the program of a list. Lists that are equal are one, so the first rule tells.
-func (g *Guard) known(rules []classifier.Rule) *program {
+// first names a list: lists that are equal are one, so their first rules are.
+func first(rules []classifier.Rule) *classifier.Rule {
 	if len(rules) == 0 {
-		return g.empty
+		return nil
 	}
-	return g.lists[&rules[0]]
-}
-
-func (g *Guard) know(rules []classifier.Rule, p *program) {
-	if len(rules) == 0 {
-		g.empty = p
-	} else {
-		g.lists[&rules[0]] = p
-	}
-}
-
-// compile makes a program of a list and adds it to the update, with the sets and
-// the names of rules that it needs.
-func (g *Guard) compile(u *Update, rules []classifier.Rule) (*program, error) {
-	combinations := slices.Collect(maps.Values(g.classes))
-	compiled, err := classifier.Compile(rules, classifier.Options{Literals: g.literals, Combinations: combinations})
-	if err != nil {
-		return nil, err
-	}
-	g.lastID++
-	p := &program{id: g.lastID, rules: rules}
-	for _, s := range compiled.Sets {
-		if s.ID&classifier.AnonymousSet == 0 {
-			continue
-		}
-		p.sets = append(p.sets, s.ID)
-		if g.sets[s.ID]++; g.sets[s.ID] == 1 {
-			u.Delta.Set.Sets = append(u.Delta.Set.Sets, dataplane.Set{ID: uint32(s.ID), Members: s.Prefixes})
-			if err := g.labels.Apply(each(s.ID, s.Prefixes, false)); err != nil {
-				return nil, fmt.Errorf("label %d prefixes of its rules: %w", len(s.Prefixes), err)
-			}
-		}
-	}
-	for i := range rules {
-		if id := rules[i].ID; id != 0 {
-			if g.rules[id]++; g.rules[id] == 1 {
-				u.Delta.Set.Rules = append(u.Delta.Set.Rules, g.ruleName(id))
-			}
-		}
-	}
-	if p.loaded, err = classifier.Load(compiled.Image); err != nil {
-		return nil, err
-	}
-	u.Delta.Set.Programs = append(u.Delta.Set.Programs, dataplane.Program{ID: p.id, Image: compiled.Image})
-	return p, nil
+	return &rules[0]
 }
 
 func (g *Guard) ruleName(id uint32) *v1.RuleName {
 	r, _ := g.Rule(id)
-	return &v1.RuleName{Id: id, Tier: r.Tier, Policy: r.Object.String(), Egress: r.Direction == policy.Egress, Index: uint32(max(r.Index, 0))}
-}
-
-func used(sets map[classifier.SetID]int) map[classifier.SetID]bool {
-	out := make(map[classifier.SetID]bool, len(sets))
-	for id := range sets {
-		out[id] = true
-	}
-	return out
+	return &v1.RuleName{Id: id, Tier: r.Tier, Policy: r.Object.String(), Egress: r.Direction == policy.Egress, Index: uint32(max(r.Index, 0)), Text: ruleText(r)}
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +22,7 @@ import (
 type plane struct {
 	t        *testing.T
 	sets     map[uint32]map[netip.Prefix]bool
+	names    map[uint32]string // of sets
 	programs map[uint32]*classifier.Program
 	images   map[uint32][]byte
 	rules    map[uint32]*v1.RuleName
@@ -28,7 +30,7 @@ type plane struct {
 }
 
 func newPlane(t *testing.T) *plane {
-	return &plane{t, map[uint32]map[netip.Prefix]bool{}, map[uint32]*classifier.Program{}, map[uint32][]byte{}, map[uint32]*v1.RuleName{}, map[policy.Key]*Stages{}}
+	return &plane{t, map[uint32]map[netip.Prefix]bool{}, map[uint32]string{}, map[uint32]*classifier.Program{}, map[uint32][]byte{}, map[uint32]*v1.RuleName{}, map[policy.Key]*Stages{}}
 }
 
 func (p *plane) apply(u *Update) {
@@ -39,6 +41,7 @@ func (p *plane) apply(u *Update) {
 		if p.sets[s.ID] == nil {
 			p.sets[s.ID] = map[netip.Prefix]bool{}
 		}
+		p.names[s.ID] = s.Name
 		for _, m := range s.Members {
 			p.sets[s.ID][m] = true
 		}
@@ -60,7 +63,12 @@ func (p *plane) apply(u *Update) {
 		}
 		p.programs[x.ID], p.images[x.ID] = loaded, x.Image
 	}
+	told := map[uint32]bool{}
 	for _, r := range d.Set.Rules {
+		if told[r.GetId()] {
+			p.t.Errorf("rule %d is named twice in one update", r.GetId())
+		}
+		told[r.GetId()] = true
 		p.rules[r.GetId()] = r
 	}
 	for key, s := range u.Stages {
@@ -81,6 +89,7 @@ func (p *plane) remove(d *dataplane.Delta, changed map[uint32]bool) {
 			p.t.Errorf("set %d is changed and removed at once", id)
 		}
 		delete(p.sets, id)
+		delete(p.names, id)
 	}
 	for _, id := range d.RemovedPrograms {
 		if p.programs[id] == nil {
@@ -93,8 +102,11 @@ func (p *plane) remove(d *dataplane.Delta, changed map[uint32]bool) {
 	}
 	named := map[uint32]bool{}
 	for key, s := range p.stages {
-		for _, stage := range slices.Concat(s.Egress, s.Ingress) {
+		for _, stage := range slices.Concat(s.Egress, s.Ingress, s.StagedEgress, s.StagedIngress) {
 			for _, id := range []uint32{stage.GetProgram4(), stage.GetProgram6()} {
+				if id == 0 {
+					continue
+				}
 				if named[id] = true; p.programs[id] == nil {
 					p.t.Errorf("%v names program %d, which is not there", key, id)
 				}
@@ -180,10 +192,7 @@ func upsert(t *testing.T, g *Guard, objects ...metav1.Object) {
 
 func flush(t *testing.T, g *Guard, p *plane) *Update {
 	t.Helper()
-	u, err := g.Flush()
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := g.Flush()
 	p.apply(u)
 	return u
 }
@@ -240,9 +249,19 @@ func TestCombinationsOfSetsAreCompiledIn(t *testing.T) {
 	upsert(t, g, both, endpoint("server", map[string]string{"role": "server"}, "10.1.0.1"))
 	flush(t, g, p)
 	upsert(t, g, endpoint("x", map[string]string{"b": "y", "c": "y"}, "10.1.0.2"), endpoint("z", map[string]string{"a": "y", "c": "y"}, "fd01::3"))
-	if u := flush(t, g, p); len(u.Delta.Set.Programs) == 0 {
+	flush(t, g, p)
+	if folds(t, g, p); g.Stats().Folded == 0 {
 		t.Error("nothing was compiled anew")
 	}
+	knowing(t, g, p)
+	if u := flush(t, g, p); len(u.Delta.Set.Programs)+len(u.Stages) != 0 {
+		t.Error("what is known was compiled again")
+	}
+}
+
+// knowing makes sure that programs know all combinations of sets that there are.
+func knowing(t *testing.T, g *Guard, p *plane) {
+	t.Helper()
 	for id, image := range p.images {
 		if p.programs[id] == nil {
 			continue
@@ -255,45 +274,100 @@ func TestCombinationsOfSetsAreCompiledIn(t *testing.T) {
 			t.Errorf("program %d does not know %d combinations", id, n)
 		}
 	}
-	if u := flush(t, g, p); len(u.Delta.Set.Programs)+len(u.Stages) != 0 {
-		t.Error("what is known was compiled again")
+}
+
+// folds waits for what is compiled in the background, until nothing is.
+func folds(t *testing.T, g *Guard, p *plane) {
+	t.Helper()
+	for n := 0; g.Folding() != nil; n++ {
+		if n > 100 {
+			t.Fatal("there is no end of compiling anew")
+		}
+		<-g.Folding()
+		g.Settled(flush(t, g, p).Generation)
 	}
 }
 
-// Any history of changes leaves in the dataplane what a fresh start would.
+// somePolicy is a policy of some of ten rules in an order that is always the same.
+func somePolicy(t *testing.T, r *rand.Rand, name string) *v3.GlobalNetworkPolicy {
+	t.Helper()
+	var rules []string
+	for i := range 10 {
+		if r.IntN(4) > 0 {
+			rules = append(rules, fmt.Sprintf([]string{
+				"{action: Allow, protocol: TCP, destination: {ports: [%d]}}",
+				"{action: Deny, protocol: TCP, source: {selector: \"x == '1'\"}, destination: {ports: [%d, 80]}}",
+				"{action: Pass, source: {nets: [10.1.0.%d/32, 10.1.0.4/31]}}",
+				"{action: Allow, source: {selector: \"role != 'r%d'\", notNets: [\"fd01::2/127\"]}}",
+				"{action: Log, protocol: TCP, destination: {ports: [%d]}}",
+			}[i%5], []int{22, 443, i, i, 80}[i%5]))
+		}
+	}
+	o, err := v3.Decode(fmt.Appendf(nil, `{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: %s}, spec: {
+		selector: "role == 'server'", types: [Ingress], ingress: [%s]}}`, name, strings.Join(rules, ", ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o.(*v3.GlobalNetworkPolicy)
+}
+
+// event is a change of something among few endpoints and policies.
+func event(t *testing.T, r *rand.Rand, g *Guard, now map[policy.Key]metav1.Object) {
+	t.Helper()
+	var o metav1.Object
+	n := r.IntN(11)
+	switch {
+	case n < 5:
+		o = endpoint(fmt.Sprint("e", n), map[string]string{"role": []string{"server", "client", "none"}[r.IntN(3)], "x": fmt.Sprint(r.IntN(2))},
+			fmt.Sprintf("10.1.0.%d", 1+n), fmt.Sprintf("fd01::%d", 1+n))
+	case n < 8:
+		o = allowFrom(t, fmt.Sprint("p", n), []string{"role == 'client'", "x == '1'", "has(role) && x != '0'"}[r.IntN(3)])
+	default:
+		o = somePolicy(t, r, fmt.Sprint("q", n))
+	}
+	key, err := policy.KeyOf(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.IntN(4) == 0 {
+		delete(now, key)
+		g.Delete(key)
+	} else {
+		now[key] = o
+		upsert(t, g, o)
+	}
+}
+
+// Any history of changes leaves in the dataplane what a fresh start would: also
+// where lists are edited rather than compiled, and compiled anew in between.
 func TestHistoriesJudgeAsAFreshStart(t *testing.T) {
-	for seed := range uint64(8) {
+	var all Stats
+	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		g, p := New("here"), newPlane(t)
+		if seed%3 > 0 {
+			g.short = 0
+		}
 		now := map[policy.Key]metav1.Object{}
 		for range 25 {
+			if r.IntN(3) == 0 && g.Folding() != nil {
+				<-g.Folding()
+			}
 			for range 1 + r.IntN(3) {
-				var o metav1.Object
-				if n := r.IntN(8); n < 5 {
-					o = endpoint(fmt.Sprint("e", n), map[string]string{"role": []string{"server", "client", "none"}[r.IntN(3)], "x": fmt.Sprint(r.IntN(2))},
-						fmt.Sprintf("10.1.0.%d", 1+n), fmt.Sprintf("fd01::%d", 1+n))
-				} else {
-					o = allowFrom(t, fmt.Sprint("p", n), []string{"role == 'client'", "x == '1'", "has(role) && x != '0'"}[r.IntN(3)])
-				}
-				key, err := policy.KeyOf(o)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if r.IntN(4) == 0 {
-					delete(now, key)
-					g.Delete(key)
-				} else {
-					now[key] = o
-					upsert(t, g, o)
-				}
+				event(t, r, g, now)
 			}
 			g.Settled(flush(t, g, p).Generation)
+			wellNamed(t, g, p)
 		}
+		folds(t, g, p)
+		s := g.Stats()
+		all.Compiled, all.Edited, all.Folded = all.Compiled+s.Compiled, all.Edited+s.Edited, all.Folded+s.Folded
 		fresh, q := New("here"), newPlane(t)
 		for _, o := range now {
 			upsert(t, fresh, o)
 		}
 		flush(t, fresh, q)
+		folds(t, fresh, q)
 		if len(p.stages) != len(q.stages) || len(p.programs) != len(q.programs) {
 			t.Errorf("seed %d: %d endpoints by %d programs, after a fresh start %d by %d", seed, len(p.stages), len(p.programs), len(q.stages), len(q.programs))
 		}
@@ -308,5 +382,28 @@ func TestHistoriesJudgeAsAFreshStart(t *testing.T) {
 				}
 			}
 		}
+	}
+	if all.Edited < 20 || all.Folded < 20 {
+		t.Errorf("of all programs %d were compiled, %d edited, %d folded: this shows little", all.Compiled, all.Edited, all.Folded)
+	}
+	t.Logf("%+v", all)
+}
+
+// Who comes after another guard has other sets by other numbers.
+func TestGuardsNumberSetsByThemselves(t *testing.T) {
+	numbers := map[uint32]bool{}
+	for range 2 {
+		g, p := New("here"), newPlane(t)
+		upsert(t, g, endpoint("server", map[string]string{"role": "server"}, "10.1.0.1", "fd01::1"), allowFrom(t, "p", "role == 'client'"))
+		flush(t, g, p)
+		for id := range p.sets {
+			if numbers[id] {
+				t.Errorf("two guards have a set %d", id)
+			}
+			numbers[id] = true
+		}
+	}
+	if len(numbers) < 4 {
+		t.Errorf("there are %d sets, want those of a selector and of prefixes, twice", len(numbers))
 	}
 }

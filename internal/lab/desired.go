@@ -14,8 +14,9 @@ const (
 	punt       = 1         // the next hop that leads to the node itself
 )
 
-// DesiredState is what the forwarder of a node shall do. paths tells where a
-// pod's namespace is, macs the Ethernet address of an XSK pod's eth0.
+// DesiredState is what the forwarder of a node shall do, but for policy: its pods
+// send and receive nothing. paths tells where a pod's namespace is, macs the
+// Ethernet address of an XSK pod's eth0.
 func (t *Topology) DesiredState(node string, paths func(pod string) string, macs map[string][]byte) dataplane.State {
 	s := dataplane.State{
 		NextHops: []*v1.NextHop{{Id: punt, Kind: v1.NextHop_KIND_PUNT}},
@@ -25,9 +26,7 @@ func (t *Topology) DesiredState(node string, paths func(pod string) string, macs
 	for i := range t.Pods {
 		if p := &t.Pods[i]; p.Node == node {
 			s.Ports = append(s.Ports, p.port(paths(p.Name)))
-			s.Endpoints = append(s.Endpoints, &v1.Endpoint{
-				Id: "pod/" + p.Name, Port: p.PortName(), Addresses: singles(p.Addresses), Mac: macs[p.Name], Policy: v1.Endpoint_POLICY_OFF,
-			})
+			s.Endpoints = append(s.Endpoints, p.unjudged(macs[p.Name]))
 		}
 	}
 	for i := range t.Links {

@@ -10,6 +10,10 @@
 // discovery; it forwards nothing. What reaches pods was carried by the
 // forwarder, and the lab can prove it: see Witness.
 //
+// Pods are judged from their first packet on: by the profile of their namespace,
+// which allows everything, until manifests of the topology or of Police say
+// otherwise. Package policies calculates what follows for each node.
+//
 // Everything a lab makes is written down in a state file first, so that Down
 // leaves nothing, also after a crash of whoever raised it.
 package lab

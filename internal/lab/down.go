@@ -51,7 +51,7 @@ func down(dir string) error {
 		return fmt.Errorf("take the lab down: %w (what is left is written down: try again)", err)
 	}
 	// The state file goes last but for its folder: a crash before leaves it for the next try.
-	return errors.Join(clear(dir), os.Remove(filepath.Join(dir, stateFile)), os.Remove(dir))
+	return errors.Join(os.RemoveAll(r.Topology.memoryDir()), clear(dir), os.Remove(filepath.Join(dir, stateFile)), os.Remove(dir))
 }
 
 // empty kills what runs in a namespace and removes it with all devices.

@@ -74,6 +74,7 @@ func (l *Lab) configure(node string) (path string, err error) {
 	}
 	c := map[string]any{
 		"node": node, "workers": n.Workers, "socket": l.Socket(node), "stateDir": filepath.Join(l.NodeDir(node), "state"),
+		"flowsFile": filepath.Join(l.Topology().memoryDir(), node),
 	}
 	if l.options.Configure != nil {
 		for k, v := range l.options.Configure(node) {
@@ -99,30 +100,36 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// Feed connects to a node's forwarder, sends the node's desired state and waits
-// until all of it is in force.
+// Feed connects to a node's forwarder, sends the node's desired state, policy with
+// it, and waits until all of it is in force.
 func (l *Lab) Feed(ctx context.Context, node string) error {
-	state, err := l.Desired(node)
+	p, err := l.snapshot(ctx, node)
 	if err != nil {
 		return err
 	}
-	s := l.Stream(node)
-	if s == nil {
-		if s, err = l.dial(ctx, node); err != nil {
-			return err
-		}
-		l.mu.Lock()
-		l.streams[node] = s
-		l.mu.Unlock()
-	}
-	if _, err := s.Apply(ctx, state); err != nil {
+	if err := l.await(ctx, p); err != nil {
 		return fmt.Errorf("send node %s its desired state: %w", node, err)
 	}
 	return l.AwaitPorts(ctx, node)
 }
 
-// Desired is the state that the node's forwarder is sent.
-func (l *Lab) Desired(node string) (dataplane.State, error) {
+// connect is the stream to a node's forwarder, made if there is none. l.policing
+// is held, so that nobody else makes one.
+func (l *Lab) connect(ctx context.Context, node string) (*dataplane.Stream, error) {
+	if s := l.Stream(node); s != nil {
+		return s, nil
+	}
+	s, err := l.dial(ctx, node)
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.streams[node] = s
+	}
+	return s, err
+}
+
+// bare is the state of a node but for policy.
+func (l *Lab) bare(node string) (dataplane.State, error) {
 	macs, err := l.podMACs(node)
 	if err != nil {
 		return dataplane.State{}, err

@@ -14,6 +14,7 @@ import (
 	"margay.dev/margay/control/dataplane"
 	"margay.dev/margay/internal/hostnet"
 	"margay.dev/margay/internal/lab/impair"
+	"margay.dev/margay/internal/lab/policies"
 )
 
 // Options say how a lab is raised.
@@ -47,6 +48,11 @@ type Lab struct {
 	streams map[string]*dataplane.Stream  // by node, of those that Up or Start made
 	conns   map[string]*grpc.ClientConn   // by node, for Inspect
 	pumps   []*pump                       // in this process
+
+	policing sync.Mutex // over the making of streams, and all below
+	driver   *policies.Driver
+	recalled []byte                       // what policy was when driver was told
+	fed      map[string]*dataplane.Stream // by node, those that have sent all that driver has calculated
 }
 
 // Open finds the lab called name below base, which somebody raised.
@@ -84,6 +90,9 @@ func (l *Lab) Socket(node string) string { return filepath.Join(l.NodeDir(node),
 
 // Log is where a node's forwarder logs.
 func (l *Lab) Log(node string) string { return filepath.Join(l.NodeDir(node), "forwarder.log") }
+
+// memoryDir is the folder of what must lie in memory, whatever the lab's own lies on.
+func (t *Topology) memoryDir() string { return filepath.Join("/dev/shm", "mlab-"+t.Name) }
 
 // NamespaceName is the name in /run/netns of a node, a pod or an impaired link.
 func (t *Topology) NamespaceName(of string) string { return "mlab-" + t.Name + "-" + of }

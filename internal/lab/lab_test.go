@@ -41,12 +41,17 @@ func TestMain(m *testing.M) {
 // raise brings a topology up for one test, under a name of this process.
 func raise(t *testing.T, topology string) *Lab {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: a lab makes network namespaces and devices")
-	}
 	topo, err := Parse([]byte(topology))
 	if err != nil {
 		t.Fatal(err)
+	}
+	return raiseTopology(t, topo)
+}
+
+func raiseTopology(t *testing.T, topo Topology) *Lab {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: a lab makes network namespaces and devices")
 	}
 	topo.Name = fmt.Sprintf("t%d", os.Getpid())
 	program, err := forwarder()

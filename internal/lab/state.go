@@ -43,26 +43,29 @@ type process struct {
 	err   error         // how it ended; read after that
 }
 
-// save writes the record whole or not at all.
+// save writes the record.
 func (r *record) save(dir string) error {
 	b, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return fmt.Errorf("write the lab's state: %w", err)
 	}
-	path := filepath.Join(dir, stateFile)
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write the lab's state: %w", err)
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := replace(filepath.Join(dir, stateFile), b); err != nil {
 		return fmt.Errorf("write the lab's state: %w", err)
 	}
 	return nil
+}
+
+// replace writes a file whole or not at all.
+func replace(path string, b []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 // read reads the record in a lab's folder; ErrNotUp if there is none.

@@ -2,11 +2,13 @@ package lab
 
 import (
 	_ "embed" // the demo's topology
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -33,6 +35,9 @@ type Topology struct {
 	Nodes []Node   `json:"nodes"`
 	Links []Link   `json:"links,omitempty"`
 	Pods  []Pod    `json:"pods,omitempty"`
+	// Policies are objects of policy. In a file they may also be paths, relative to
+	// the file's folder, of manifests and of folders of them.
+	Policies []json.RawMessage `json:"policies,omitempty"`
 }
 
 // A Node is a host of its own: a namespace with a forwarder.
@@ -69,6 +74,10 @@ type Pod struct {
 	Port      string `json:"port,omitempty"`   // TUN or XSK; TUN if not told
 	Queues    int    `json:"queues,omitempty"` // the node's number of workers if not told
 	MTU       int    `json:"mtu,omitempty"`    // 1500 if not told
+	// Namespace and Labels are what policy knows the pod by: Kubernetes' namespace,
+	// "default" if not told, and labels, to which pod and the pod's name are added.
+	Namespace string            `json:"namespace,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
 }
 
 // Addr is an address in a topology file. A text that is none is kept, so that
@@ -110,7 +119,7 @@ func Load(path string) (Topology, error) {
 	if err != nil {
 		return Topology{}, fmt.Errorf("read topology: %w", err)
 	}
-	t, err := Parse(b)
+	t, err := parse(b, filepath.Dir(path))
 	if err != nil {
 		return Topology{}, fmt.Errorf("read topology %s: %w", path, err)
 	}
@@ -118,8 +127,10 @@ func Load(path string) (Topology, error) {
 }
 
 // Parse reads a topology, fills in what it does not tell and reports every
-// fault. Unknown keys are faults.
-func Parse(b []byte) (Topology, error) {
+// fault. Unknown keys are faults. Paths in it are relative to the working folder.
+func Parse(b []byte) (Topology, error) { return parse(b, ".") }
+
+func parse(b []byte, dir string) (Topology, error) {
 	var tree any
 	if err := yaml.Unmarshal(b, &tree); err != nil {
 		return Topology{}, err
@@ -132,7 +143,7 @@ func Parse(b []byte) (Topology, error) {
 		return Topology{}, err
 	}
 	t.fill()
-	if err := t.Validate(); err != nil {
+	if err := errors.Join(t.readPolicies(dir), t.Validate()); err != nil {
 		return Topology{}, err
 	}
 	return t, nil
@@ -151,8 +162,9 @@ func unquoted(path string, v any) (errs []error) {
 			errs = append(errs, unquoted(strings.TrimPrefix(path+"."+key, "."), v[key])...)
 		}
 	case bool, float64:
-		if key := path[strings.LastIndex(path, ".")+1:]; key == "name" || key == "node" || key == "device" {
-			errs = append(errs, fmt.Errorf("%s is %v to YAML, which takes a bare n, no, off, y, yes or on for a boolean and 1, 010 or 1e3 for a number: put the name in quotes", path, v))
+		key := path[strings.LastIndex(path, ".")+1:]
+		if slices.Contains([]string{"name", "node", "device", "namespace"}, key) || strings.Contains(path, ".labels.") {
+			errs = append(errs, fmt.Errorf("%s is %v to YAML, which takes a bare n, no, off, y, yes or on for a boolean and 1, 010 or 1e3 for a number: put it in quotes", path, v))
 		}
 	}
 	return errs
@@ -182,6 +194,9 @@ func (t *Topology) fill() {
 		def(&p.MTU, 1500)
 		if p.Port == "" {
 			p.Port = TUN
+		}
+		if p.Namespace == "" {
+			p.Namespace = "default"
 		}
 		if n := t.Node(p.Node); n != nil {
 			def(&p.Queues, n.Workers)

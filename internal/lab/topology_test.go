@@ -48,7 +48,8 @@ links:
   - {name: loop, impairment: {jitter: 5ms}, ends: [{node: n1, addresses: []}, {node: n1, device: other, addresses: [10.0.0.9/24]}]}
 pods:
   - {name: Pod, node: n1, port: cable, addresses: [10.0.0.1, "ff02::1", not-an-address]}
-  - {name: q, node: nowhere, addresses: []}
+  - {name: q, node: nowhere, addresses: [], namespace: Not-One, labels: {"a b": c, d: "e f"}}
+policies: [/nonexistent/policy.yaml, {apiVersion: v1, kind: Secret, metadata: {name: x}}]
 `))
 	for _, want := range []string{
 		`name is "a-name-that-is-too-long"`, `pools[0] is "10.0.0.1/8"`, `pools[1] is "nonsense"`,
@@ -59,7 +60,8 @@ pods:
 		"links[1].ends are 1, want two", "links[2].impairment: jitter", `links[2].ends are both at "n1"`, "links[2].ends[1].addresses[0] is 10.0.0.9/24, which lies in a pool",
 		`pods[0].name is "Pod"`, `pods[0].port is "cable"`, "pods[0].addresses[0] is 10.0.0.1, which nodes[0] has",
 		`pods[0].addresses[1] is "ff02::1"`, `pods[0].addresses[2] is "not-an-address"`,
-		`pods[1].node is "nowhere"`, "pods[1].addresses is empty",
+		`pods[1].node is "nowhere"`, "pods[1].addresses is empty", `pods[1].namespace is "Not-One"`, "pods[1].labels: a b", `"e f"`,
+		"policies[0]: ", "/nonexistent/policy.yaml", "policies[1]: object 1 of the manifest, Secret x",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("does not tell that %s", want)
@@ -78,6 +80,8 @@ func TestTopologyFilesAreStrict(t *testing.T) {
 		"no node":                "name: a\n",
 		"a loss of 200%":         "name: a\nnodes: [{name: w}, {name: m}]\nlinks: [{name: l, impairment: {loss: 200%}, ends: [{node: w}, {node: m}]}]\n",
 		"a link without IPv6":    strings.ReplaceAll(DemoText(), `, "fd31:77::1/64"`, ""),
+		"a label that is true":   strings.ReplaceAll(DemoText(), "role: client", "role: yes"),
+		"a policy for a host":    DemoText() + "policies: [{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: x}, spec: {node: north, interfaceName: eth0}}]\n",
 		"a pod outside of pools": strings.ReplaceAll(DemoText(), "10.77.1.10", "10.78.1.10"),
 	} {
 		if _, err := Parse([]byte(text)); err == nil {
@@ -99,7 +103,7 @@ pods: [{name: %[4]s, node: %[2]s, addresses: [10.5.1.1, "fd05::1:1"]}]
 // TestNamesAreWhatTheFileSays wants each name taken as it stands in the file, or
 // refused with what to do about it.
 func TestNamesAreWhatTheFileSays(t *testing.T) {
-	const quotes, label, device = "put the name in quotes", "want up to 12 of a-z", "want up to 15 of a-z"
+	const quotes, label, device = "put it in quotes", "want up to 12 of a-z", "want up to 15 of a-z"
 	tests := []struct{ lab, node, link, pod, device, refused string }{
 		{"a", "b", "c", "d", "e", ""},
 		{`"n"`, `"y"`, `"no"`, `"on"`, `"off"`, ""},
@@ -210,7 +214,7 @@ func TestDesiredStateOfANode(t *testing.T) {
 		t.Errorf("the uplink is %v, want it shared with the kernel", uplink)
 	}
 	for _, e := range s.Endpoints {
-		if e.GetPolicy() != v1.Endpoint_POLICY_OFF || (e.GetId() == "pod/dave") != (len(e.GetMac()) == 6) {
+		if e.GetPolicy() != v1.Endpoint_POLICY_NONE || (e.GetId() == "pod/dave") != (len(e.GetMac()) == 6) {
 			t.Errorf("endpoint is %v", e)
 		}
 	}

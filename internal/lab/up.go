@@ -55,7 +55,11 @@ func (l *Lab) reserve(t Topology) error {
 	l.record = &record{
 		Version: stateVersion, Topology: t, Namespaces: t.namespaces(), Forwarder: l.options.Forwarder, Processes: map[string]*process{},
 	}
-	return l.record.save(l.dir)
+	m, err := t.manifests()
+	if err == nil {
+		_, err = l.write(m)
+	}
+	return errors.Join(err, l.record.save(l.dir))
 }
 
 func (l *Lab) raise(ctx context.Context) error {

@@ -3,9 +3,12 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // shortName fits behind "p-" and "l-" into the name of a device.
@@ -57,6 +60,7 @@ func (t *Topology) Validate() error {
 	if len(c.errs) == 0 {
 		c.reach()
 	}
+	c.policies()
 	return errors.Join(c.errs...)
 }
 
@@ -183,9 +187,33 @@ func (c *inspector) pod(i int) {
 	if p.Port != TUN && p.Port != XSK {
 		c.bad("%s.port is %q, want tun or xsk", path, p.Port)
 	}
+	c.known(path, p)
 	c.between(path+".mtu", p.MTU, 1280, 9000)
 	if c.t.Node(p.Node) != nil {
 		c.between(path+".queues", p.Queues, 1, 64)
+	}
+}
+
+// policies finds what cannot be put in force.
+func (c *inspector) policies() {
+	m, err := c.t.manifests()
+	if err == nil && len(c.errs) == 0 {
+		err = c.t.calculate(m)
+	}
+	if err != nil {
+		c.errs = append(c.errs, err)
+	}
+}
+
+// known finds faults in what policy knows a pod by.
+func (c *inspector) known(path string, p *Pod) {
+	for _, fault := range validation.IsDNS1123Label(p.Namespace) {
+		c.bad("%s.namespace is %q: %s", path, p.Namespace, fault)
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.Labels)) {
+		for _, fault := range append(validation.IsQualifiedName(key), validation.IsValidLabelValue(p.Labels[key])...) {
+			c.bad("%s.labels: %s: %q: %s", path, key, p.Labels[key], fault)
+		}
 	}
 }
 

@@ -1,5 +1,11 @@
 // Package policies gives the pods of a lab policy from manifests, as an agent
 // would from a cluster:
 //
-//	manifests ─Read─► objects ─Apply─► a control/guard for each node ─► the node's forwarder
+//	topology ─► pods, namespaces, accounts ─┐
+//	manifests ──────────Read────────────────┴─► Driver: a control/guard for each node ─► what the node's forwarder is sent
+//
+// Every pod is a workload endpoint from the first moment, as Kubernetes' pods are:
+// with the profiles of its namespace, which allows everything, and of the service
+// account "default". So connections are known from their first packet on, and a
+// first policy breaks none of those that it allows.
 package policies

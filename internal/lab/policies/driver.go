@@ -1,172 +1,250 @@
 package policies
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "margay.dev/margay/api/dataplane/v1"
 	v3 "margay.dev/margay/api/v3"
 	"margay.dev/margay/control/dataplane"
 	"margay.dev/margay/control/guard"
-	"margay.dev/margay/internal/lab"
 	"margay.dev/margay/policy"
 )
 
-// Driver keeps the policy of a lab's pods what objects make it. It is for one
-// goroutine.
+// Driver calculates the policy of a lab's pods, a change at a time. It is for one
+// goroutine at a time.
 type Driver struct {
-	lab   *lab.Lab
-	pod   func(namespace, name string) string
-	nodes []*node
-	seen  map[policy.Key]string // what was applied last, as JSON
+	pods  []Pod
+	given Manifests // what is there without any manifest, but for the pods
+	seen  Manifests // all objects of the last Change
+	nodes map[string]*node
 }
 
 // node is one node of the lab.
 type node struct {
-	name      string
-	guard     *guard.Guard
-	endpoints map[string]*v1.Endpoint // by pod, as they are without policy
-	pods      map[policy.Key]string   // that endpoints of policy stand for
+	guard  *guard.Guard
+	state  dataplane.State // sets, programs and names of rules
+	judged map[policy.Key]*guard.Stages
+	stages map[string]*guard.Stages // by id of the endpoint
+	last   uint64                   // generation of guard
 }
 
-// New makes a driver for a lab that is up. pod is the lab's name of a pod.
-func New(l *lab.Lab, pod func(namespace, name string) string) (*Driver, error) {
-	d := &Driver{lab: l, pod: pod, seen: map[policy.Key]string{}}
-	for _, n := range l.Topology().Nodes {
-		s, err := l.Desired(n.Name)
+// Update is a step by which a node's policy changes.
+type Update struct {
+	Delta      dataplane.Delta // but for endpoints: Whole has them
+	stages     map[string]*guard.Stages
+	Generation uint64 // for Settled
+}
+
+// New makes a driver for nodes and their pods. Until the first Change nobody has
+// policy.
+func New(nodes []string, pods []Pod) (*Driver, error) {
+	d := &Driver{pods: pods, nodes: map[string]*node{}}
+	for _, name := range nodes {
+		d.nodes[name] = &node{guard: guard.New(name), judged: map[policy.Key]*guard.Stages{}, stages: map[string]*guard.Stages{}}
+	}
+	var err error
+	d.given, err = around(pods)
+	return d, err
+}
+
+// Change makes m all that there is beside the pods, and says what differs for each
+// node, one step after the other. A workload endpoint of m takes the place of the pod that has its addresses.
+// It reports everything that cannot be put in force; the driver is then of no
+// further use, and what it said before is what there is.
+func (d *Driver) Change(m Manifests) (map[string][]Update, error) {
+	all, ids, err := d.whole(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.tell(all); err != nil {
+		return nil, err
+	}
+	out := map[string][]Update{}
+	var faults []error
+	told := map[string]bool{} // every node says the same of most
+	for _, name := range slices.Sorted(maps.Keys(d.nodes)) {
+		steps, conditions := d.nodes[name].flush(ids)
+		for _, c := range conditions {
+			for _, f := range c.Faults {
+				if text := all.call(c.Object) + ": " + f; !told[text] {
+					told[text] = true
+					faults = append(faults, errors.New(text))
+				}
+			}
+		}
+		out[name] = steps
+	}
+	return out, errors.Join(faults...)
+}
+
+// call is what the author of an object calls it.
+func (m Manifests) call(key policy.Key) string {
+	if i := m.at(key); i >= 0 {
+		return m[i].String()
+	}
+	return key.String()
+}
+
+// whole is m with what is given, and with the pods that m does not speak of. ids
+// are the endpoints for which objects stand.
+func (d *Driver) whole(m Manifests) (all Manifests, ids map[policy.Key]string, err error) {
+	all, ids = d.given.With(m), map[policy.Key]string{}
+	spoken := map[string]Manifest{}
+	var faults []error
+	for _, one := range m {
+		switch o := one.Object.(type) {
+		case *v3.HostEndpoint:
+			faults = append(faults, fmt.Errorf("%v: a lab's policy is that of pods: take it away", one))
+		case *v3.WorkloadEndpoint:
+			for _, name := range o.Spec.Profiles {
+				if all.at(policy.Key{Kind: v3.KindProfile, Name: name}) < 0 {
+					faults = append(faults, fmt.Errorf("%v: there is no profile %s: apply its Namespace or ServiceAccount with it", one, name))
+				}
+			}
+			p, err := d.pod(o)
+			if err == nil && spoken[p.Endpoint].Kind != "" {
+				err = fmt.Errorf("%v stands for the same pod %s: take one away", spoken[p.Endpoint], p.Name)
+			}
+			if err != nil {
+				faults = append(faults, fmt.Errorf("%v: %w", one, err))
+				continue
+			}
+			spoken[p.Endpoint], ids[one.key] = one, p.Endpoint
+		}
+	}
+	for i := range d.pods {
+		if p := &d.pods[i]; spoken[p.Endpoint].Kind == "" {
+			one, err := p.manifest()
+			if err != nil {
+				faults = append(faults, err)
+			}
+			all, ids[one.key] = all.With(Manifests{one}), p.Endpoint
+		}
+	}
+	return all, ids, errors.Join(faults...)
+}
+
+// pod is the pod of the lab that a workload endpoint stands for.
+func (d *Driver) pod(w *v3.WorkloadEndpoint) (*Pod, error) {
+	var found *Pod
+	for _, text := range w.Spec.IPNetworks {
+		n, err := netip.ParsePrefix(text)
 		if err != nil {
 			return nil, err
 		}
-		one := &node{name: n.Name, guard: guard.New(n.Name), endpoints: map[string]*v1.Endpoint{}, pods: map[policy.Key]string{}}
-		for _, e := range s.Endpoints {
-			one.endpoints[e.GetId()] = e
+		i := slices.IndexFunc(d.pods, func(p Pod) bool { return slices.Contains(p.Addresses, n.Addr()) })
+		switch {
+		case i < 0:
+			return nil, fmt.Errorf("no pod of the lab has its address %v", n.Addr())
+		case found != nil && found != &d.pods[i]:
+			return nil, fmt.Errorf("its addresses are those of two pods, %s and %s", found.Name, d.pods[i].Name)
 		}
-		d.nodes = append(d.nodes, one)
+		found = &d.pods[i]
 	}
-	return d, nil
+	switch {
+	case found == nil:
+		return nil, errors.New("it has no address, so that it is no pod of the lab")
+	case found.Node != w.Spec.Node:
+		return nil, fmt.Errorf("its node is %q, and pod %s, which has its addresses, is on %q", w.Spec.Node, found.Name, found.Node)
+	}
+	return found, nil
 }
 
-// Apply puts objects in force, all that there are, and returns once every worker
-// judges by them. Pods that no object speaks of are left alone; those that one
-// spoke of before, and none does any more, send and receive nothing.
-func (d *Driver) Apply(ctx context.Context, objects []metav1.Object) error {
-	if err := d.change(objects); err != nil {
-		return err
+// tell tells every node's guard what differs from the last Change.
+func (d *Driver) tell(all Manifests) error {
+	before := map[policy.Key]string{}
+	for _, one := range d.seen {
+		before[one.key] = one.text
 	}
-	var waits []func() error
 	for _, n := range d.nodes {
-		wait, err := n.flush(ctx, d.lab.Stream(n.name))
-		if err != nil {
-			return fmt.Errorf("policy of node %s: %w", n.name, err)
-		}
-		waits = append(waits, wait)
-	}
-	var errs []error
-	for _, wait := range waits {
-		errs = append(errs, wait())
-	}
-	return errors.Join(errs...)
-}
-
-// change tells every node's guard what differs from the last Apply.
-func (d *Driver) change(objects []metav1.Object) error {
-	now := map[policy.Key]string{}
-	for _, o := range objects {
-		key, err := policy.KeyOf(o)
-		if err != nil {
-			return err
-		}
-		text, err := json.Marshal(o)
-		if err != nil {
-			return err
-		}
-		if _, twice := now[key]; twice {
-			return fmt.Errorf("%v is there twice", key)
-		}
-		if now[key] = string(text); d.seen[key] == now[key] {
-			continue
-		}
-		for _, n := range d.nodes {
-			if w, ok := o.(*v3.WorkloadEndpoint); ok && w.Spec.Node == n.name {
-				n.pods[key] = "pod/" + d.pod(w.Namespace, w.Spec.Pod)
+		for _, one := range all {
+			if text, had := before[one.key]; had && text == one.text {
+				continue
 			}
-			if err := n.guard.Upsert(o); err != nil {
+			if err := n.guard.Upsert(one.Object); err != nil {
 				return err
 			}
 		}
-	}
-	for key := range d.seen {
-		if _, stays := now[key]; !stays {
-			for _, n := range d.nodes {
-				n.guard.Delete(key)
+		for _, one := range d.seen {
+			if all.at(one.key) < 0 {
+				n.guard.Delete(one.key)
 			}
 		}
 	}
-	d.seen = now
+	d.seen = all
 	return nil
 }
 
-// flush sends what has changed for the node. The function it returns waits until
-// that is in force.
-func (n *node) flush(ctx context.Context, stream *dataplane.Stream) (wait func() error, err error) {
-	u, err := n.guard.Flush()
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range u.Conditions {
-		if len(c.Faults) > 0 {
-			return nil, fmt.Errorf("%v: %s", c.Object, c.Faults[0])
+// flush brings a node up to date, in as many steps as the guard takes: what it
+// compiles in the background is waited for.
+func (n *node) flush(ids map[policy.Key]string) (steps []Update, conditions []policy.Condition) {
+	for more := true; more; {
+		u := n.guard.Flush()
+		for key, stages := range u.Stages {
+			if stages == nil {
+				delete(n.judged, key)
+			} else {
+				n.judged[key] = stages
+			}
+		}
+		now, changed := map[string]*guard.Stages{}, map[string]*guard.Stages{}
+		for key, stages := range n.judged {
+			now[ids[key]] = stages
+		}
+		for id, stages := range now {
+			if n.stages[id] != stages {
+				changed[id] = stages
+			}
+		}
+		for id := range n.stages {
+			if now[id] == nil {
+				changed[id] = nil
+			}
+		}
+		n.stages, n.state, n.last = now, n.state.With(u.Delta), u.Generation
+		steps, conditions = append(steps, Update{u.Delta, changed, u.Generation}), append(conditions, u.Conditions...)
+		folding := n.guard.Folding()
+		if more = folding != nil; more {
+			<-folding
 		}
 	}
-	delta := u.Delta
-	for key, stages := range u.Stages {
-		e := n.endpoints[n.pods[key]]
-		if e == nil {
-			return nil, fmt.Errorf("%v is of pod %q, and the lab has none of that name", key, n.pods[key])
-		}
-		e = proto.CloneOf(e)
-		if e.Policy = v1.Endpoint_POLICY_NONE; stages != nil {
-			e.Policy, e.Egress, e.Ingress = v1.Endpoint_POLICY_ENFORCED, stages.Egress, stages.Ingress
-		}
-		delta.Set.Endpoints = append(delta.Set.Endpoints, e)
-	}
-	slices.SortFunc(delta.Set.Endpoints, func(a, b *v1.Endpoint) int { return strings.Compare(a.GetId(), b.GetId()) })
-	sent, err := stream.SendDelta(ctx, delta)
-	if err != nil {
-		return nil, err
-	}
-	return func() error {
-		if err := sent.Wait(ctx); err != nil {
-			return fmt.Errorf("policy of node %s: %w", n.name, err)
-		}
-		n.guard.Settled(u.Generation)
-		return nil
-	}, nil
+	return steps, conditions
 }
 
-// Open takes all policy back: every pod that the lab has may send and receive
-// everything.
-func (d *Driver) Open(ctx context.Context) error {
-	for _, n := range d.nodes {
-		var delta dataplane.Delta
-		for _, key := range slices.Sorted(maps.Keys(n.endpoints)) {
-			delta.Set.Endpoints = append(delta.Set.Endpoints, n.endpoints[key])
-		}
-		sent, err := d.lab.Stream(n.name).SendDelta(ctx, delta)
-		if err == nil {
-			err = sent.Wait(ctx)
-		}
-		if err != nil {
-			return fmt.Errorf("take back the policy of node %s: %w", n.name, err)
+// Police adds to a node's state, whose endpoints have no policy, what judges them.
+func (d *Driver) Police(name string, s *dataplane.State) (generation uint64) {
+	n := d.nodes[name]
+	s.Sets, s.Programs, s.Rules = n.state.Sets, n.state.Programs, n.state.Rules
+	for _, e := range s.Endpoints {
+		if stages := n.stages[e.GetId()]; stages != nil {
+			stages.Judge(e)
 		}
 	}
-	return nil
+	return n.last
 }
+
+// Whole is the Update as a delta, with those of a node's endpoints, which have no
+// policy yet, that are judged otherwise. One that nothing is said of forwards nothing.
+func (u Update) Whole(endpoints []*v1.Endpoint) dataplane.Delta {
+	d := u.Delta
+	for _, e := range endpoints {
+		if stages, changed := u.stages[e.GetId()]; changed {
+			e = proto.CloneOf(e)
+			if stages != nil {
+				stages.Judge(e)
+			}
+			d.Set.Endpoints = append(d.Set.Endpoints, e)
+		}
+	}
+	return d
+}
+
+// Settled says that a node's forwarder judges by the Update of a generation, or a
+// later one.
+func (d *Driver) Settled(name string, generation uint64) { d.nodes[name].guard.Settled(generation) }

@@ -2,8 +2,6 @@ package policies
 
 import (
 	"errors"
-	"fmt"
-	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -12,43 +10,15 @@ import (
 	"sigs.k8s.io/yaml"
 
 	v3 "margay.dev/margay/api/v3"
-	"margay.dev/margay/internal/lab"
 	"margay.dev/margay/policy/kubernetes"
 )
 
-// Read reads a manifest of resources of projectcalico.org/v3, of Kubernetes
-// Namespaces, ServiceAccounts, Pods and NetworkPolicies, and of
-// ClusterNetworkPolicies, which it converts. It reports everything that is wrong
-// in any of them; what a conversion leaves out is wrong, too.
-func Read(manifest []byte) ([]metav1.Object, error) {
-	parts, err := v3.Split(manifest)
-	if err != nil {
-		return nil, err
-	}
-	var objects []metav1.Object
-	var faults []error
-	for i, part := range parts {
-		o, err := object(part)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("object %d of the manifest: %w", i+1, err))
-		} else if o != nil {
-			objects = append(objects, o)
-		}
-	}
-	return objects, errors.Join(faults...)
-}
-
-// object is one object, as policy is calculated from it; nil where nothing follows
-// from it.
-func object(text []byte) (metav1.Object, error) {
-	var kind metav1.TypeMeta
-	if err := yaml.Unmarshal(text, &kind); err != nil {
-		return nil, err
-	}
+// object is one object, as policy is calculated from it.
+func object(kind metav1.TypeMeta, text []byte) (metav1.Object, error) {
 	switch kind.APIVersion + " " + kind.Kind {
 	case "v1 Namespace":
 		return convert(text, func(o *corev1.Namespace) (metav1.Object, []kubernetes.Warning, error) {
-			return kubernetes.NamespaceProfile(o), nil, nil
+			return kubernetes.NamespaceProfile(labelled(o)), nil, nil
 		})
 	case "v1 ServiceAccount":
 		return convert(text, func(o *corev1.ServiceAccount) (metav1.Object, []kubernetes.Warning, error) {
@@ -57,8 +27,8 @@ func object(text []byte) (metav1.Object, error) {
 	case "v1 Pod":
 		return convert(text, func(o *corev1.Pod) (metav1.Object, []kubernetes.Warning, error) {
 			w, warnings, err := kubernetes.WorkloadEndpoint(o)
-			if w == nil {
-				return nil, warnings, err
+			if w == nil && err == nil {
+				err = errors.New("it has no address of its own in status.podIPs, no spec.nodeName, or has ended, so that it is nobody's endpoint: give labels to a pod of the lab in the topology")
 			}
 			return w, warnings, err
 		})
@@ -76,8 +46,15 @@ func object(text []byte) (metav1.Object, error) {
 		return nil, err
 	}
 	o.Default(v3.ByPresence)
-	if faults := o.Validate(); len(faults) > 0 {
-		return nil, fmt.Errorf("%s: %w", o.GetName(), faults.ToAggregate())
+	var errs []error
+	for _, fault := range o.Validate() {
+		errs = append(errs, fault)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if staged, ok := o.(*v3.StagedKubernetesNetworkPolicy); ok {
+		return told(kubernetes.StagedNetworkPolicy(staged))
 	}
 	return o, nil
 }
@@ -88,7 +65,11 @@ func convert[T any](text []byte, to func(*T) (metav1.Object, []kubernetes.Warnin
 	if err := yaml.UnmarshalStrict(text, &o); err != nil {
 		return nil, err
 	}
-	out, warnings, err := to(&o)
+	return told(to(&o))
+}
+
+// told makes errors of warnings.
+func told(o metav1.Object, warnings []kubernetes.Warning, err error) (metav1.Object, error) {
 	errs := []error{err}
 	for _, w := range warnings {
 		errs = append(errs, w)
@@ -96,22 +77,14 @@ func convert[T any](text []byte, to func(*T) (metav1.Object, []kubernetes.Warnin
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return out, nil
+	return o, nil
 }
 
-// PodLabel is the label by which manifests for a lab pick its pods: the pod's name.
-const PodLabel = "pod"
-
-// Pods are a lab's own pods as workload endpoints of the namespace "default".
-func Pods(l *lab.Lab) (out []metav1.Object) {
-	for _, p := range l.Topology().Pods {
-		w := v3.New(v3.KindWorkloadEndpoint).(*v3.WorkloadEndpoint)
-		w.Namespace, w.Name, w.Labels = "default", p.Name, map[string]string{PodLabel: p.Name}
-		w.Spec = v3.WorkloadEndpointSpec{Orchestrator: "lab", Node: p.Node, Pod: p.Name, Endpoint: "eth0"}
-		for _, a := range p.Addresses {
-			w.Spec.IPNetworks = append(w.Spec.IPNetworks, netip.PrefixFrom(a.Addr, a.BitLen()).String())
-		}
-		out = append(out, w)
+// labelled is a namespace with the label that a cluster gives to each.
+func labelled(space *corev1.Namespace) *corev1.Namespace {
+	if space.Labels == nil {
+		space.Labels = map[string]string{}
 	}
-	return out
+	space.Labels[corev1.LabelMetadataName] = space.Name
+	return space
 }

@@ -36,10 +36,10 @@ spec: {selector: all(), egress: [{action: Allow}]}
 	if err != nil || len(objects) != 5 {
 		t.Fatalf("%d objects, %v", len(objects), err)
 	}
-	if w, ok := objects[1].(*v3.WorkloadEndpoint); !ok || w.Spec.Node != "north" || len(w.Spec.IPNetworks) != 2 || len(w.Spec.Profiles) == 0 {
+	if w, ok := objects[1].Object.(*v3.WorkloadEndpoint); !ok || w.Spec.Node != "north" || len(w.Spec.IPNetworks) != 2 || len(w.Spec.Profiles) == 0 {
 		t.Errorf("the pod is %+v", objects[1])
 	}
-	if p, ok := objects[4].(*v3.GlobalNetworkPolicy); !ok || len(p.Spec.Types) != 1 || p.Spec.Types[0] != v3.PolicyTypeEgress {
+	if p, ok := objects[4].Object.(*v3.GlobalNetworkPolicy); !ok || len(p.Spec.Types) != 1 || p.Spec.Types[0] != v3.PolicyTypeEgress {
 		t.Errorf("the policy that says nothing of types is %+v", objects[4])
 	}
 }
@@ -57,7 +57,10 @@ func TestWhatIsWrongInAManifestIsToldAtOnce(t *testing.T) {
 			ingress: [{action: Alow}, {action: Allow, source: {nets: [ten]}}]}}`, []string{"Alow", "ten"}},
 		"a rule that is left out": {`{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x, namespace: y}, spec: {
 			podSelector: {}, ingress: [{from: [{ipBlock: {cidr: ten}}]}]}}`, []string{"spec.ingress[0]", "left out"}},
-		"two objects": {"{apiVersion: v1, kind: A}\n---\n{apiVersion: v1, kind: B}", []string{"object 1 of the manifest", "object 2 of the manifest"}},
+		"a pod that is nobody's endpoint": {"{apiVersion: v1, kind: Pod, metadata: {namespace: x, name: z}, spec: {}}", []string{"Pod x/z", "status.podIPs"}},
+		"a namespace is missing":          {"{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x}, spec: {podSelector: {}}}", []string{"NetworkPolicy x", "namespace"}},
+		"twice the same":                  {"{apiVersion: v1, kind: Namespace, metadata: {name: x}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: x}}", []string{"object 2", "there twice"}},
+		"two objects":                     {"{apiVersion: v1, kind: A}\n---\n{apiVersion: v1, kind: B}", []string{"object 1 of the manifest", "object 2 of the manifest"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -5,33 +5,32 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"margay.dev/margay/internal/lab/policies"
 	"margay.dev/margay/internal/lab/probe"
 	"margay.dev/margay/internal/lab/truth"
 )
 
+// police puts manifests in force, and nothing else.
+func (w *world) police(ctx context.Context, m policies.Manifests) error {
+	return w.Police(ctx, func(policies.Manifests) (policies.Manifests, error) { return m, nil })
+}
+
 // ours plays cases against policy in the forwarders, from manifests all the way.
 func (w *world) ours(t *testing.T) {
-	driver, err := policies.New(w.Lab, func(namespace, name string) string { return inLab(namespace + "/" + name) })
-	if err != nil {
-		t.Fatal(err)
-	}
 	apply := func(ctx context.Context, state truth.State) error {
 		manifests, err := state.Manifests()
 		if err != nil {
 			return err
 		}
-		var objects []metav1.Object
-		for _, m := range manifests {
-			o, err := policies.Read(m)
+		var all policies.Manifests
+		for _, text := range manifests {
+			m, err := policies.Read(text)
 			if err != nil {
 				return err
 			}
-			objects = append(objects, o...)
+			all = all.With(m)
 		}
-		return driver.Apply(ctx, objects)
+		return w.police(ctx, all)
 	}
 	prober := w.prober(t, probe.Options{})
 	began, steps, refused := time.Now(), 0, 0
@@ -57,7 +56,7 @@ func (w *world) ours(t *testing.T) {
 		}
 	}
 	t.Logf("%d steps in %v, %d refusals", steps, time.Since(began).Round(time.Millisecond), refused)
-	if err := driver.Open(t.Context()); err != nil { // for the tests that come behind
+	if err := w.police(t.Context(), nil); err != nil { // for the tests that come behind
 		t.Error(err)
 	}
 }

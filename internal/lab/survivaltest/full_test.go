@@ -32,8 +32,9 @@ func (w *world) only(node string, was map[string]uint64, reasons ...string) {
 }
 
 // reasons are what overload may be told as. Kernels send a multicast or two of
-// their own, which nobody forwards.
-var reasons = []string{"tx-full", "tx-no-buffer", "rx-no-buffer", "ip-multicast"}
+// their own, which nobody forwards; and where a socket was closed with data unread, whose
+// reset was lost, they answer old segments by resets that no receiver would take.
+var reasons = []string{"tx-full", "tx-no-buffer", "rx-no-buffer", "ip-multicast", "flow-bad-reset"}
 
 // A pod that does not read, and one that sends more than there is room for,
 // take nothing from others.

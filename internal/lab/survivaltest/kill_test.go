@@ -56,8 +56,10 @@ func (l *loaded) end() {
 	}
 }
 
+// Connections under way outlive the forwarders that judged them.
 func TestKilledAtAnyMoment(t *testing.T) {
 	w := raise(t, 2, nil)
+	w.police(`{action: Allow}`)
 	w.everybody()
 	l := loadUp(w)
 	l.goOn()

@@ -231,6 +231,9 @@ func contradictions(w *world, v *vandal) {
 	}
 	v.greet()
 	mine := &v1.Chunk{Ports: s.Ports, NextHops: s.NextHops, Endpoints: s.Endpoints, HostPort: s.HostPort, Steering: s.Steering}
+	for _, p := range s.Programs { // that judge the endpoints
+		mine.Programs = append(mine.Programs, &v1.ProgramPart{Id: p.ID, Size: uint32(len(p.Image)), Image: p.Image})
+	}
 	for name, wrong := range map[string]*v1.Chunk{
 		"two ports of one name":                        {Ports: []*v1.Port{{Name: "pod-ann", Device: "other", Kind: &v1.Port_Xsk{Xsk: &v1.XskPort{}}}}},
 		"an endpoint behind no port":                   {Endpoints: []*v1.Endpoint{{Id: "x", Port: "nowhere", Addresses: []string{"10.78.9.9/32"}}}},
@@ -242,8 +245,9 @@ func contradictions(w *world, v *vandal) {
 		"an address that is none":                      {Addresses: []*v1.Address{{Port: "pod-amy", Prefix: "10.78.1.300/24"}}},
 		"two addresses of one family on the host port": {HostPort: &v1.HostPort{Addresses: []string{"10.78.1.1", "10.78.1.2"}}},
 	} {
-		if m := v.commit(true, mine, wrong); m.GetRefusal() == nil {
-			w.t.Errorf("%s: answered by %v, want a refusal", name, m)
+		m := v.commit(true, mine, wrong)
+		if m.GetRefusal() == nil || strings.Contains(strings.Join(m.GetRefusal().GetFaults(), "\n"), "program") {
+			w.t.Errorf("%s: answered by %v, want a refusal for that alone", name, m)
 		}
 	}
 }

@@ -341,18 +341,14 @@ func (w *world) everybody() {
 // rule says.
 func (w *world) police(rule string) {
 	w.t.Helper()
-	objects, err := policies.Read([]byte(`{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: all}, spec: {
+	m, err := policies.Read([]byte(`{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: all}, spec: {
 		selector: has(pod), types: [Ingress, Egress], ingress: [` + rule + `], egress: [{action: Allow}]}}`))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	d, err := policies.New(w.Lab, func(_, name string) string { return name })
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
-	if err := d.Apply(ctx, append(objects, policies.Pods(w.Lab)...)); err != nil {
+	if err := w.Police(ctx, func(policies.Manifests) (policies.Manifests, error) { return m, nil }); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"margay.dev/margay/bench/nodes"
 	"margay.dev/margay/bench/outage"
 	"margay.dev/margay/bench/pods"
+	"margay.dev/margay/bench/policy"
 	"margay.dev/margay/bench/veth"
 	"margay.dev/margay/internal/render"
 	"margay.dev/margay/internal/version"
@@ -43,7 +44,7 @@ var ruleSets embed.FS // arch:var embedded
 // scenarios are all there are.
 func scenarios() []harness.Scenario {
 	return []harness.Scenario{
-		forward.Scenario(), lookup.Scenario(), lookup.Labels(), classify.Scenario(ruleSets), pods.Scenario(), pods.Scaling(), nodes.Scenario(),
+		forward.Scenario(), lookup.Scenario(), lookup.Labels(), classify.Scenario(ruleSets), policy.Scenario(), pods.Scenario(), pods.Scaling(), nodes.Scenario(),
 		latency.Scenario(), idle.Scenario(), veth.Scenario(), veth.Scaling(), outage.Restart(), outage.Reload(), outage.Handover(),
 	}
 }
@@ -135,7 +136,7 @@ func (b *bench) runCommand() *cobra.Command {
 	c.Flags().BoolVar(&b.quick, "quick", false, "end each scenario within 50 s, with fewer cases and windows")
 	c.Flags().StringVarP(&b.output, "output", "o", "table", "table, or json: one object a line, as soon as it is there")
 	c.Flags().StringVar(&b.filter, "filter", "", "run only cases of which SCENARIO/CASE contains this")
-	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for all scenarios but graph, fib, label and classifier")
+	c.Flags().StringVar(&b.forwarder, "forwarder", besides("margay-forwarder"), "the forwarder's program, for all scenarios but graph, fib, label, classifier and policy")
 	c.Flags().StringVar(&b.rules, "rules", "", "a rule set for the scenario classifier instead of its own, in ClassBench's format, plain or gzip")
 	c.Flags().StringVar(&b.trace, "trace", "", "headers for that rule set, likewise; without it, seeded ones are made")
 	c.Flags().StringVar(&b.profile, "cpuprofile", "", "write a CPU profile of this process to a file, for go tool pprof; choose one case by --filter")

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"margay.dev/margay/bench/byhand"
 	"margay.dev/margay/fastpath/fib"
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/node"
@@ -15,7 +16,7 @@ import (
 )
 
 // nextHops is how many neighbours the routes lead to, as in the figures of VPP.
-const nextHops = 16
+const nextHops = byhand.NextHops
 
 func ourMAC() node.MAC  { return node.MAC{2, 0, 0, 0, 0, 1} }
 func peerMAC() node.MAC { return node.MAC{2, 0, 0, 0, 0, 2} }
@@ -27,7 +28,7 @@ type bed struct {
 	engine *graph.Engine
 	arena  *umem.Arena
 	tables *node.Tables
-	source *source
+	source *byhand.Queue
 	nodes  []string
 	sent   uint64
 }
@@ -35,7 +36,7 @@ type bed struct {
 // newBed makes a graph for frames of a family by routes; frames is the most that
 // a stream will have.
 func newBed(ctx context.Context, ipv6 bool, routes []netip.Prefix, frames int) (_ *bed, err error) {
-	b := &bed{tables: node.NewTables(), source: &source{}}
+	b := &bed{tables: node.NewTables(), source: &byhand.Queue{}}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -59,7 +60,7 @@ func newBed(ctx context.Context, ipv6 bool, routes []netip.Prefix, frames int) (
 	if err := b.route(ctx, ipv6, routes); err != nil {
 		return nil, err
 	}
-	for i, q := range []graph.Queue{b.source, &sink{}} {
+	for i, q := range []graph.Queue{b.source, &byhand.Queue{}} {
 		p := graph.Port{Index: uint16(i), Name: fmt.Sprintf("memory%d", i), Entry: node.EntryL2, Queues: []graph.Queue{q}}
 		if err := b.engine.AddPort(ctx, p); err != nil {
 			return nil, err
@@ -113,7 +114,7 @@ func (b *bed) close() {
 // vectors of vec. What it returns is the graph's time alone.
 func (b *bed) round(s *stream, vec int) time.Duration {
 	s.write()
-	b.source.give(s.metas, vec)
+	b.source.Give(s.metas, vec)
 	start := time.Now()
 	for range (len(s.metas) + vec - 1) / vec {
 		b.engine.Step()
@@ -125,18 +126,7 @@ func (b *bed) round(s *stream, vec int) time.Duration {
 
 // nanos is what a packet of s costs in vectors of vec, over rounds of about d.
 func (b *bed) nanos(s *stream, vec int, d time.Duration) float64 {
-	return nanos(len(s.metas), d, func() time.Duration { return b.round(s, vec) })
-}
-
-// nanos is the cost of one of n packets in rounds of about d all together.
-func nanos(n int, d time.Duration, round func() time.Duration) float64 {
-	var took time.Duration
-	packets := 0
-	for took < d {
-		took += round()
-		packets += n
-	}
-	return float64(took.Nanoseconds()) / float64(packets)
+	return byhand.Nanos(len(s.metas), d, func() time.Duration { return b.round(s, vec) })
 }
 
 // check says whether every frame was forwarded: a benchmark of drops is none.
@@ -147,31 +137,3 @@ func (b *bed) check() error {
 	}
 	return nil
 }
-
-// source is a queue that always has packets: the same frames each round.
-type source struct {
-	empty
-	metas []graph.Meta
-	burst int
-}
-
-func (q *source) give(metas []graph.Meta, burst int) { q.metas, q.burst = metas, burst }
-
-// RxBurst hands out the next packets.
-func (q *source) RxBurst(_ *graph.IO, ms []graph.Meta) int {
-	n := copy(ms[:min(q.burst, len(ms))], q.metas)
-	q.metas = q.metas[n:]
-	return n
-}
-
-// sink is a queue that forgets what it is given; the frames are the stream's.
-type sink struct{ empty }
-
-// empty is a queue without packets.
-type empty struct{}
-
-func (empty) RxBurst(*graph.IO, []graph.Meta) int      { return 0 }
-func (empty) TxBurst(_ *graph.IO, _ *graph.Vector) int { return 0 }
-func (empty) Poll(*graph.IO) bool                      { return false }
-func (empty) FD() int                                  { return -1 }
-func (empty) InMemory() bool                           { return true }

@@ -6,11 +6,10 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
+	"margay.dev/margay/bench/byhand"
 	"margay.dev/margay/bench/harness"
 	"margay.dev/margay/fastpath/fib/fibtest"
-	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/umem"
 	"margay.dev/margay/internal/pkt"
 )
@@ -32,7 +31,8 @@ func TestBothSidesForwardEveryFrameAlike(t *testing.T) {
 			r.bed.round(st, vec)
 			ours := frames(st)
 			st.at = 0
-			r.plain.round(st, vec)
+			st.write()
+			r.plain.Forward(st.mem, st.metas, vec)
 			for i, theirs := range frames(st) {
 				if ours[i] != theirs {
 					t.Fatalf("vec %d: frame %d left as\n% x by the graph,\n% x by the plain loop", vec, i, ours[i], theirs)
@@ -43,8 +43,8 @@ func TestBothSidesForwardEveryFrameAlike(t *testing.T) {
 		if err := r.check(); err != nil {
 			t.Error(err)
 		}
-		if r.plain.sent != 3*512 || r.bed.sent != 3*512 {
-			t.Errorf("sent %d and %d frames, want %d each", r.bed.sent, r.plain.sent, 3*512)
+		if r.plain.Sent != 3*512 || r.bed.sent != 3*512 {
+			t.Errorf("sent %d and %d frames, want %d each", r.bed.sent, r.plain.Sent, 3*512)
 		}
 	})
 }
@@ -63,7 +63,7 @@ func smallRig(t *testing.T, ipv6 bool, routes int) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.close)
-	return &rig{bed: b, plain: newPlain(ipv6, list), routes: list}
+	return &rig{bed: b, plain: byhand.NewLoop(ipv6, list, ourMAC(), peerMAC()), routes: list}
 }
 
 func frames(s *stream) (all []string) {
@@ -101,13 +101,15 @@ func TestDropsAreNoticed(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 	})
-	p := newPlain(false, table(false, 1))
+	p := byhand.NewLoop(false, table(false, 1), ourMAC(), peerMAC())
 	a, err := umem.New(umem.Config{Frames: 64, Caches: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = a.Close() })
-	p.round(newStream(a, 64, []netip.Addr{netip.MustParseAddr("21.0.0.1")}, false), 64)
+	st := newStream(a, 64, []netip.Addr{netip.MustParseAddr("21.0.0.1")}, false)
+	st.write()
+	p.Forward(st.mem, st.metas, 64)
 	if err := (&rig{plain: p}).check(); err == nil {
 		t.Error("the plain loop forwarded where no route leads")
 	}
@@ -219,12 +221,5 @@ func TestScenarioRuns(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// Both sides pay for the same memory.
-func TestPlainMetaIsACacheLine(t *testing.T) {
-	if got, want := unsafe.Sizeof(plainMeta{}), unsafe.Sizeof(graph.Meta{}); got != want {
-		t.Errorf("it has %d bytes, graph.Meta %d", got, want)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"margay.dev/margay/bench/byhand"
 	"margay.dev/margay/bench/harness"
 )
 
@@ -15,7 +16,7 @@ const engineNode = "engine"
 // rig is the graph and its plain peer over the same routes.
 type rig struct {
 	bed    *bed
-	plain  *plain
+	plain  *byhand.Loop
 	why    string // there is no plain peer
 	routes []netip.Prefix
 	dsts   map[int][]netip.Addr // by how many they are
@@ -31,7 +32,7 @@ func newRig(ctx context.Context, ipv6 bool, routes int) (*rig, error) {
 		r.why = "a million IPv6 routes in its trie of 8-bit steps would take gigabytes"
 		return r, nil
 	}
-	r.plain = newPlain(ipv6, r.routes)
+	r.plain = byhand.NewLoop(ipv6, r.routes, ourMAC(), peerMAC())
 	return r, nil
 }
 
@@ -42,7 +43,7 @@ func (r *rig) measure(ctx context.Context, s *harness.Session, v variant, d time
 	if v.node != "" {
 		sides[0].Window = func(d time.Duration) float64 { return r.bed.nodeNanos(v.node, st, v.vec, d) }
 	} else if r.plain != nil {
-		sides = append(sides, harness.Side{Name: loop, Window: func(d time.Duration) float64 { return r.plain.nanos(st, v.vec, d) }})
+		sides = append(sides, harness.Side{Name: loop, Window: func(d time.Duration) float64 { return floor(r.plain, st, v.vec, d) }})
 	}
 	turns := s.Meter.Compare(ctx, d, sides...)
 	allocs := harness.Allocations(4*v.frames, func() {
@@ -82,6 +83,16 @@ func (r *rig) measure(ctx context.Context, s *harness.Session, v variant, d time
 	return nil
 }
 
+// floor is what a packet of s costs in the plain loop.
+func floor(p *byhand.Loop, s *stream, vec int, d time.Duration) float64 {
+	return byhand.Nanos(len(s.metas), d, func() time.Duration {
+		s.write()
+		start := time.Now()
+		p.Forward(s.mem, s.metas, vec)
+		return time.Since(start)
+	})
+}
+
 // destinations draws n of them once: a million take a while.
 func (r *rig) destinations(n int) []netip.Addr {
 	if r.dsts[n] == nil {
@@ -92,8 +103,8 @@ func (r *rig) destinations(n int) []netip.Addr {
 
 // check says whether both sides forwarded all that they were given.
 func (r *rig) check() error {
-	if r.plain != nil && r.plain.bad > 0 {
-		return fmt.Errorf("the plain loop found fault with %d of %d frames", r.plain.bad, r.plain.bad+r.plain.sent)
+	if r.plain != nil && r.plain.Bad > 0 {
+		return fmt.Errorf("the plain loop found fault with %d of %d frames", r.plain.Bad, r.plain.Bad+r.plain.Sent)
 	}
 	return r.bed.check()
 }

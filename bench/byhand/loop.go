@@ -1,30 +1,34 @@
-package forward
+package byhand
 
 import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
-	"time"
 
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/node"
 )
 
-// plain is a peer that does the least which could be called forwarding: a loop
+// NextHops is how many neighbours the loop's routes lead to in turn.
+const NextHops = 16
+
+// Loop is a peer that does the least which could be called forwarding: a loop
 // for each stage over the packets of a vector, without a graph, without counters,
 // reasons or ports. It is the floor of what a vector costs in Go.
-type plain struct {
+type Loop struct {
+	Sent, Bad uint64 // frames
+
+	ipv6  bool
 	n     int
-	meta  [graph.VectorMax]plainMeta
+	meta  [graph.VectorMax]loopMeta
 	good  [graph.VectorMax]bool
-	table *plainTable
-	hops  [nextHops + 1]plainHop
+	table *loopTable
+	hops  [NextHops + 1]loopHop
 	out   []uint64 // transmit ring
-	sent  uint64
-	bad   uint64
 }
 
-// plainMeta fills a cache line, as graph.Meta does.
-type plainMeta struct {
+// loopMeta fills a cache line, as graph.Meta does.
+type loopMeta struct {
 	off     uint32
 	len, l3 uint16
 	port    uint16
@@ -32,15 +36,16 @@ type plainMeta struct {
 	_       [48]byte
 }
 
-type plainHop struct {
+type loopHop struct {
 	header [14]byte
 	port   uint16
 	mtu    uint16
 }
 
-func newPlain(ipv6 bool, routes []netip.Prefix) *plain {
-	p := &plain{table: newPlainTable(routes), out: make([]uint64, graph.VectorMax)}
-	from, to := ourMAC(), peerMAC()
+// NewLoop makes a loop over routes of one family, which lead to the next hops in
+// turn: those whose MAC is to, but for its last byte, which is 16 and more.
+func NewLoop(ipv6 bool, routes []netip.Prefix, from, to node.MAC) *Loop {
+	p := &Loop{ipv6: ipv6, table: newLoopTable(routes), out: make([]uint64, graph.VectorMax)}
 	for i := range p.hops {
 		h := &p.hops[i]
 		to[5] = byte(15 + i)
@@ -55,33 +60,27 @@ func newPlain(ipv6 bool, routes []netip.Prefix) *plain {
 	return p
 }
 
-// round is what bed.round is.
-func (p *plain) round(s *stream, vec int) time.Duration {
-	s.write()
-	start := time.Now()
-	for rest := s.metas; len(rest) > 0; rest = rest[p.n:] {
+// Forward does with the frames of metas, which lie in mem, what the graph does,
+// in vectors of vec.
+func (p *Loop) Forward(mem []byte, metas []graph.Meta, vec int) {
+	for rest := metas; len(rest) > 0; rest = rest[p.n:] {
 		p.receive(rest[:min(vec, len(rest))])
-		if s.ipv6 {
-			p.ethernet(s.mem, 0x86dd)
-			p.input6(s.mem)
-			p.lookup(s.mem, 24, 16)
-			p.rewrite6(s.mem)
+		if p.ipv6 {
+			p.ethernet(mem, 0x86dd)
+			p.input6(mem)
+			p.lookup(mem, 24, 16)
+			p.rewrite6(mem)
 		} else {
-			p.ethernet(s.mem, 0x0800)
-			p.input4(s.mem)
-			p.lookup(s.mem, 16, 4)
-			p.rewrite4(s.mem)
+			p.ethernet(mem, 0x0800)
+			p.input4(mem)
+			p.lookup(mem, 16, 4)
+			p.rewrite4(mem)
 		}
 		p.transmit()
 	}
-	return time.Since(start)
 }
 
-func (p *plain) nanos(s *stream, vec int, d time.Duration) float64 {
-	return nanos(len(s.metas), d, func() time.Duration { return p.round(s, vec) })
-}
-
-func (p *plain) receive(from []graph.Meta) {
+func (p *Loop) receive(from []graph.Meta) {
 	p.n = len(from)
 	for i := range from {
 		m := &p.meta[i]
@@ -89,7 +88,7 @@ func (p *plain) receive(from []graph.Meta) {
 	}
 }
 
-func (p *plain) ethernet(mem []byte, ether uint16) {
+func (p *Loop) ethernet(mem []byte, ether uint16) {
 	for i := range p.meta[:p.n] {
 		m := &p.meta[i]
 		f := (*[14]byte)(mem[m.off:])
@@ -99,7 +98,7 @@ func (p *plain) ethernet(mem []byte, ether uint16) {
 }
 
 // input4 checks version, length, TTL and checksum.
-func (p *plain) input4(mem []byte) {
+func (p *Loop) input4(mem []byte) {
 	for i := range p.meta[:p.n] {
 		m := &p.meta[i]
 		f := (*[20]byte)(mem[m.off+uint32(m.l3):])
@@ -115,7 +114,7 @@ func (p *plain) input4(mem []byte) {
 }
 
 // input6 checks version, length and hop limit.
-func (p *plain) input6(mem []byte) {
+func (p *Loop) input6(mem []byte) {
 	for i := range p.meta[:p.n] {
 		m := &p.meta[i]
 		f := (*[40]byte)(mem[m.off+uint32(m.l3):])
@@ -124,7 +123,7 @@ func (p *plain) input6(mem []byte) {
 	}
 }
 
-func (p *plain) lookup(mem []byte, at, size uint32) {
+func (p *Loop) lookup(mem []byte, at, size uint32) {
 	t := p.table
 	for i := range p.meta[:p.n] {
 		m := &p.meta[i]
@@ -134,10 +133,10 @@ func (p *plain) lookup(mem []byte, at, size uint32) {
 	}
 }
 
-func (p *plain) rewrite4(mem []byte) {
+func (p *Loop) rewrite4(mem []byte) {
 	for i := range p.meta[:p.n] {
 		m := &p.meta[i]
-		h := &p.hops[m.hop%(nextHops+1)]
+		h := &p.hops[m.hop%(NextHops+1)]
 		f := (*[34]byte)(mem[m.off:])
 		*(*[14]byte)(f[:]) = h.header
 		f[22]--
@@ -148,10 +147,10 @@ func (p *plain) rewrite4(mem []byte) {
 	}
 }
 
-func (p *plain) rewrite6(mem []byte) {
+func (p *Loop) rewrite6(mem []byte) {
 	for i := range p.meta[:p.n] {
 		m := &p.meta[i]
-		h := &p.hops[m.hop%(nextHops+1)]
+		h := &p.hops[m.hop%(NextHops+1)]
 		f := (*[54]byte)(mem[m.off:])
 		*(*[14]byte)(f[:]) = h.header
 		f[21]--
@@ -160,46 +159,46 @@ func (p *plain) rewrite6(mem []byte) {
 	}
 }
 
-func (p *plain) transmit() {
+func (p *Loop) transmit() {
 	out := p.out[:graph.VectorMax]
 	for i := range p.meta[:p.n] {
 		if !p.good[i] {
-			p.bad++
+			p.Bad++
 			continue
 		}
 		m := &p.meta[i]
 		out[i] = uint64(m.off)<<16 | uint64(m.len)
-		p.sent++
+		p.Sent++
 	}
 }
 
-// plainTable is a trie of 16 bits and then 8 at a step (16-8-8 for IPv4), with
+// loopTable is a trie of 16 bits and then 8 at a step (16-8-8 for IPv4), with
 // every shorter route written into all cells that it covers.
-type plainTable struct {
+type loopTable struct {
 	root  [1 << 16]uint32
 	nodes [][256]uint32
 }
 
 const inner = 1 << 31 // a cell that leads on to nodes[cell&^inner]
 
-func newPlainTable(routes []netip.Prefix) *plainTable {
+func newLoopTable(routes []netip.Prefix) *loopTable {
 	type entry struct {
 		prefix netip.Prefix
 		hop    uint32
 	}
 	order := make([]entry, len(routes))
 	for i, p := range routes {
-		order[i] = entry{p, uint32(i%nextHops + 1)}
+		order[i] = entry{p, uint32(i%NextHops + 1)}
 	}
 	slices.SortFunc(order, func(a, b entry) int { return a.prefix.Bits() - b.prefix.Bits() })
-	t := &plainTable{}
+	t := &loopTable{}
 	for _, e := range order { // short ones first: longer ones overwrite them
 		t.insert(e.prefix, e.hop)
 	}
 	return t
 }
 
-func (t *plainTable) insert(p netip.Prefix, hop uint32) {
+func (t *loopTable) insert(p netip.Prefix, hop uint32) {
 	b := p.Addr().AsSlice()
 	first, bits := int(b[0])<<8|int(b[1]), p.Bits()
 	if bits <= 16 {
@@ -224,7 +223,7 @@ func fill(cells []uint32, hop uint32) {
 }
 
 // below is the node that a cell leads to, made if there is none yet.
-func (t *plainTable) below(cell *uint32) uint32 {
+func (t *loopTable) below(cell *uint32) uint32 {
 	if *cell&inner == 0 {
 		var n [256]uint32
 		fill(n[:], *cell)
@@ -235,7 +234,7 @@ func (t *plainTable) below(cell *uint32) uint32 {
 }
 
 // lookup is the hop of an address, 0 if there is none.
-func (t *plainTable) lookup(addr []byte) uint32 {
+func (t *loopTable) lookup(addr []byte) uint32 {
 	e := t.root[binary.BigEndian.Uint16(addr)]
 	for _, b := range addr[2:] {
 		if e&inner == 0 {

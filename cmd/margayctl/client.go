@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"time"
@@ -125,4 +126,21 @@ func (c *ctl) explain(err error) error {
 		return unreachable{fmt.Errorf("the forwarder went away while answering: %s.\n  See why in its log (journalctl -u margay-forwarder)", said)}
 	}
 	return unreachable{fmt.Errorf("the forwarder could not answer: %s (%v)", said, s.Code())}
+}
+
+// each takes the chunks of an answer, in order; err is why there is none.
+func each[T any](stream grpc.ServerStreamingClient[T], err error, take func(*T)) error {
+	if err != nil {
+		return err
+	}
+	for {
+		chunk, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		take(chunk)
+	}
 }

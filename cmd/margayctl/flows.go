@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -65,21 +64,11 @@ packets it has refused.`,
 
 // allFlows puts the chunks of an answer together.
 func allFlows(ctx context.Context, i inspect, request *dataplanev1.ListFlowsRequest) (*dataplanev1.FlowList, error) {
-	stream, err := i.ListFlows(ctx, request)
-	if err != nil {
-		return nil, err
-	}
 	all := &dataplanev1.FlowList{}
-	for {
-		chunk, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return all, nil
-		}
-		if err != nil {
-			return nil, err
-		}
+	stream, err := i.ListFlows(ctx, request)
+	return all, each(stream, err, func(chunk *dataplanev1.FlowList) {
 		all.Flows, all.More = append(all.Flows, chunk.GetFlows()...), chunk.GetMore()
-	}
+	})
 }
 
 // summary is of all flows, so that no filter goes with it.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -72,17 +71,6 @@ func oneEndpoint(_ *cobra.Command, args []string) error {
 // wholePolicy puts the chunks of an answer together.
 func wholePolicy(ctx context.Context, i inspect, endpoint string) (all *dataplanev1.EndpointPolicy, err error) {
 	stream, err := i.ShowPolicy(ctx, &dataplanev1.ShowPolicyRequest{Endpoint: endpoint})
-	if err != nil {
-		return nil, err
-	}
-	for {
-		chunk, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return all, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = verdicts.Join(all, chunk)
-	}
+	err = each(stream, err, func(chunk *dataplanev1.EndpointPolicy) { all = verdicts.Join(all, chunk) })
+	return all, err
 }

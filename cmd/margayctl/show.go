@@ -158,21 +158,9 @@ func (c *ctl) showFIB() *cobra.Command {
 
 // allRoutes puts the chunks of an answer together.
 func allRoutes(ctx context.Context, i inspect, request *dataplanev1.ListRoutesRequest) (*dataplanev1.RouteList, error) {
-	stream, err := i.ListRoutes(ctx, request)
-	if err != nil {
-		return nil, err
-	}
 	all := &dataplanev1.RouteList{}
-	for {
-		chunk, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return all, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		all.Routes = append(all.Routes, chunk.GetRoutes()...)
-	}
+	stream, err := i.ListRoutes(ctx, request)
+	return all, each(stream, err, func(chunk *dataplanev1.RouteList) { all.Routes = append(all.Routes, chunk.GetRoutes()...) })
 }
 
 func (c *ctl) showNeighbors() *cobra.Command {

@@ -8,7 +8,8 @@
 #
 # -race leaves out what the detector cannot see or that has no second thread:
 # AF_XDP rings live in memory shared with the kernel, arch and version only read
-# source. Long suites shorten themselves by testing.Short.
+# source. Tests of other processes skip themselves (hostnettest.OfProcesses), long
+# suites shorten themselves by testing.Short.
 set -euo pipefail
 
 blind='/(fastpath/xsk|internal/arch|internal/version)(/|$)'

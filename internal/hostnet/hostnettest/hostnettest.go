@@ -29,6 +29,15 @@ func NeedRoot(t testing.TB) {
 	}
 }
 
+// OfProcesses skips, in the race detector's run, a test of other processes: it does
+// not see into them, and the plain run tests the same.
+func OfProcesses(t testing.TB) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("tests other processes, into which the race detector does not see")
+	}
+}
+
 // Namespace makes a namespace that goes with the test.
 func Namespace(t testing.TB) *hostnet.Namespace {
 	t.Helper()

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+
+	"margay.dev/margay/classifier/cut"
 )
 
 // maxKnown is how many local classes a side may have: a tree looks at 16 bits.
@@ -28,8 +30,8 @@ type sideClasses struct {
 	rows rows
 
 	index map[SetID]uint32
-	uses  []int      // rules that name a set, by its index
-	holds [][]span32 // a set's local classes, by its index
+	uses  []int        // rules that name a set, by its index
+	holds [][]cut.Span // a set's local classes, by its index
 
 	shared bool // ids and index are a program's
 }
@@ -127,7 +129,7 @@ func (s *sideClasses) number(combinations [][]SetID) {
 		back[p] = uint32(set)
 	}
 	s.rows = rows{at: []uint32{0, 0}}
-	s.holds = make([][]span32, len(s.ids))
+	s.holds = make([][]cut.Span, len(s.ids))
 	for _, row := range ordered {
 		for j := range row {
 			row[j] = back[row[j]]
@@ -162,55 +164,25 @@ func (s *sideClasses) order(found [][]uint32) (place []uint32) {
 // hold notes that a local class, higher than those before, has a set.
 func (s *sideClasses) hold(set, local uint32) {
 	spans := s.holds[set]
-	if n := len(spans); n > 0 && spans[n-1].hi+1 == local {
-		spans[n-1].hi = local
+	if n := len(spans); n > 0 && spans[n-1].Hi+1 == local {
+		spans[n-1].Hi = local
 		return
 	}
-	s.holds[set] = append(spans, span32{local, local})
+	s.holds[set] = append(spans, cut.Span{Lo: local, Hi: local})
 }
 
 // all is every local class.
-func (s *sideClasses) all() []span32 { return []span32{{0, maxKnown - 1}} }
+func (s *sideClasses) all() []cut.Span { return []cut.Span{{Hi: maxKnown - 1}} }
 
 // answer is the local classes of which every term is true.
-func (s *sideClasses) answer(terms []term) []span32 {
+func (s *sideClasses) answer(terms []term) []cut.Span {
 	out := s.all()
 	for _, t := range terms {
 		spans := s.holds[t&termSet]
 		if t&termNot != 0 {
-			spans = complement(spans)
+			spans = cut.Complement(spans, maxKnown-1)
 		}
-		out = intersect(out, spans)
-	}
-	return out
-}
-
-// complement is what ascending spans leave out.
-func complement(spans []span32) (out []span32) {
-	next := uint32(0)
-	for _, s := range spans {
-		if s.lo > next {
-			out = append(out, span32{next, s.lo - 1})
-		}
-		next = s.hi + 1
-	}
-	if next < maxKnown {
-		out = append(out, span32{next, maxKnown - 1})
-	}
-	return out
-}
-
-// intersect is what two lists of ascending spans have in common.
-func intersect(a, b []span32) (out []span32) {
-	for len(a) > 0 && len(b) > 0 {
-		if lo, hi := max(a[0].lo, b[0].lo), min(a[0].hi, b[0].hi); lo <= hi {
-			out = append(out, span32{lo, hi})
-		}
-		if a[0].hi < b[0].hi {
-			a = a[1:]
-		} else {
-			b = b[1:]
-		}
+		out = cut.Intersect(out, spans)
 	}
 	return out
 }

@@ -5,7 +5,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"sort"
 	"sync"
 
 	"margay.dev/margay/classifier/cut"
@@ -22,15 +21,15 @@ const (
 // nearCache is how many bytes of tables are read about as fast as few.
 const nearCache = 512 << 10
 
-// cost is what one of the keys costs, if the tables were so many times as large.
-func (p *Program) cost(keys []Key, times float64) float64 {
+// cost is what one of the keys costs, if the trees took so many bytes.
+func (p *Program) cost(keys []Key, bytes float64) float64 {
 	steps := 0
 	for i := range keys {
 		steps += p.steps(&keys[i])
 	}
 	per := float64(steps) / float64(max(len(keys), 1))
-	if size := times * p.bytes() / nearCache; size > 1 {
-		per *= 1 + 0.6*math.Log2(size)
+	if bytes > nearCache {
+		per *= 1 + 0.6*math.Log2(bytes/nearCache)
 	}
 	return per
 }
@@ -51,12 +50,13 @@ func (p *Program) steps(k *Key) (sum int) {
 			c = p.cells[uint32(c)+uint32(k[c>>wordShift&1]>>(c>>cutShift&63))&uint32(c>>maskShift)]
 			sum += costLevel
 		}
-		first, count := c&firstMask, c>>countShift&countMask
-		if count > 0 {
+		boxes := p.leafBoxes(c)
+		if c&firstMask == uint64(len(p.boxes)-padBoxes) {
+			boxes = nil // an empty leaf
+		} else {
 			sum += costLeaf
 		}
 		best = min(best, uint32(c>>fallbackShift)&rankMask)
-		boxes := p.boxes[first : first+count]
 		for j := range boxes {
 			sum += costBox
 			if boxes[j].holds(k) {
@@ -68,14 +68,19 @@ func (p *Program) steps(k *Key) (sum int) {
 	return sum
 }
 
-// points are keys inside items of rules that are drawn evenly.
+// points are keys inside items of rules that are drawn evenly. In mode Classes each
+// field is of an item of its own, drawn evenly from all: rules that allow few to come to few
+// say little of who else knocks, and those that name the most sets are asked for most.
 func (w *work) points(n int) []Key {
 	rng := rand.New(rand.NewPCG(1, uint64(len(w.items))))
 	keys := make([]Key, n)
 	for i := range keys {
-		it := &w.items[w.draw(rng.IntN(w.ranks()), rng.Uint32())]
+		it := &w.items[cut.Draw(w.items, rng.IntN(cut.Ranks(w.items)), rng.Uint32())]
 		var v [cut.NumFields]uint32
 		for f := range v {
+			if w.mode == Classes {
+				it = &w.items[rng.IntN(len(w.items))]
+			}
 			hi := it.Hi[f]
 			if f <= cut.Destination && w.mode == Classes { // no packet has a local class that nobody has
 				hi = min(hi, max(w.sides[f].rows.count(), it.Lo[f]+1)-1)
@@ -87,116 +92,117 @@ func (w *work) points(n int) []Key {
 	return keys
 }
 
-// ranks is up to where rules have items.
-func (w *work) ranks() int { return int(w.items[len(w.items)-1].Rank) + 1 }
-
-// sample takes half of so many items evenly from all, and half evenly from rules.
-func (w *work) sample(size int) []cut.Item {
-	picked := make([]int, 0, size)
-	for i := range size / 2 {
-		picked = append(picked, 2*i*len(w.items)/size, w.draw((2*i+1)*w.ranks()/size, uint32(i)))
-	}
-	slices.Sort(picked)
-	picked = slices.Compact(picked)
-	items := make([]cut.Item, len(picked))
-	for i, at := range picked {
-		items[i] = w.items[at]
-	}
-	return items
-}
-
-// draw picks an item of the rule at a rank, or of the next that has any.
-func (w *work) draw(rank int, any uint32) int {
-	first, _ := slices.BinarySearchFunc(w.items, uint32(rank), func(it cut.Item, rank uint32) int { return cmp.Compare(it.Rank, rank) })
-	end, _ := slices.BinarySearchFunc(w.items, w.items[first].Rank+1, func(it cut.Item, rank uint32) int { return cmp.Compare(it.Rank, rank) })
-	return first + int(any)%(end-first)
-}
-
 // roomFor is how many bytes trees of n items should take, so that they are near
 // the processor: a good deal on short lists, little beside the items on long ones.
 func roomFor(n int) float64 {
 	return 160<<10 + 88*float64(min(n, 10000)) + 42*float64(max(n-10000, 0))
 }
 
-// charges are what is tried for copies. The first is near the best for most lists.
-var charges = [...]float64{0.9, 0.5}
+// charge is what a doubling of entries costs, in halvings of the list: near the
+// best for most lists.
+const charge = 0.9
 
 // leafSize is how many boxes a leaf may have before it is worth another table.
 const leafSize = 4
 
-// On lists of so many items a build takes so long that fewer shapes are tried;
-// on short ones there is nothing to gain.
+// On short lists there is nothing to gain, and on long ones a build takes so
+// long that one on all of it has to do.
 const (
 	shortList = 32
 	longList  = 2000
-	hugeList  = 60000
 )
 
+// littlePart is how many times a part all is, for its bytes not to be taken for
+// the share of what all takes.
+const littlePart = 8
+
+// partSize is the least part of a list that stands for it: enough that the splits
+// into trees rank as they do on all of it.
+const partSize = 300
+
 // assemble builds the trees in several ways and keeps the cheapest. The splits
-// into trees are compared on a part of the items; the best two of a long list on
-// all, or the best three of a short one, and another charge.
+// into trees are compared on a part of the items; the best is built of all, and
+// of a list that is not long another that may be as good.
 func (w *work) assemble() *Program {
 	if len(w.items) <= shortList {
-		return w.build(cut.Shape{Charge: charges[0], Leaf: leafSize})
+		return w.build(cut.Shape{Charge: charge, Leaf: leafSize})
 	}
 	part := *w
 	part.times, w.times = 1, 1
-	if size := min(max(len(w.items)/16, 300), longList); len(w.items) > size {
-		part.items = w.sample(size)
+	if size := min(max(len(w.items)/16, partSize), longList); len(w.items) > size {
+		part.items = cut.Sample(w.items, size)
 		part.times = float64(len(w.items)) / float64(size)
 	}
 	var shapes []cut.Shape
 	for _, split := range part.ground().Splits() {
-		shapes = append(shapes, cut.Shape{Split: split, Charge: charges[0], Leaf: leafSize})
+		shapes = append(shapes, cut.Shape{Split: split, Charge: charge, Leaf: leafSize})
 	}
 	if len(shapes) > 1 {
-		shapes = part.rank(shapes).shapes
+		if shapes = hopeful(part.rank(shapes)); len(w.items) > longList {
+			shapes = shapes[:1]
+		}
 	}
-	switch {
-	case len(w.items) > hugeList:
-		shapes = shapes[:1]
-	case len(w.items) > longList:
-		shapes = shapes[:min(2, len(shapes))]
-	default:
-		other := shapes[0]
-		other.Charge = charges[1]
-		shapes = append(shapes[:min(3, len(shapes))], other)
-	}
-	return w.rank(shapes).programs[0]
+	return w.rank(shapes)[0].program
 }
 
-// trials are shapes that were built, what came of them, and what that costs.
-type trials struct {
-	shapes   []cut.Shape
-	programs []*Program
-	costs    []float64
+// hopeful are the best shape and the next that is not much the same, if it comes
+// so near that it may be the best of all items.
+func hopeful(ranked []trial) []cut.Shape {
+	best := ranked[0]
+	for _, t := range ranked[1:] {
+		same := t.cost <= 1.005*best.cost && math.Abs(t.bytes-best.bytes) < 0.01*t.bytes
+		if t.cost <= 1.05*best.cost && !same {
+			return []cut.Shape{best.shape, t.shape}
+		}
+	}
+	return []cut.Shape{best.shape}
 }
 
-// Len, Less and Swap are what sort asks for.
-func (t *trials) Len() int           { return len(t.shapes) }
-func (t *trials) Less(i, j int) bool { return t.costs[i] < t.costs[j] }
-func (t *trials) Swap(i, j int) {
-	t.shapes[i], t.shapes[j] = t.shapes[j], t.shapes[i]
-	t.programs[i], t.programs[j] = t.programs[j], t.programs[i]
-	t.costs[i], t.costs[j] = t.costs[j], t.costs[i]
+// trial is a shape that was built, what came of it, and what that takes and costs.
+type trial struct {
+	shape       cut.Shape
+	program     *Program
+	bytes, cost float64 // with all items
 }
 
 // rank builds each shape, side by side, and sorts them, the cheapest first. What
-// takes more room than it should costs more.
-func (w *work) rank(shapes []cut.Shape) *trials {
+// takes more room than it should costs more, and so does, of a part, what takes more
+// than others: it will grow faster.
+func (w *work) rank(shapes []cut.Shape) []trial {
 	keys := w.points(min(1000, 4*len(w.items)))
-	t := &trials{shapes, make([]*Program, len(shapes)), make([]float64, len(shapes))}
+	trials, least := make([]trial, len(shapes)), math.Inf(1)
 	var builds sync.WaitGroup
-	for i := range shapes {
+	for i, s := range shapes {
 		builds.Go(func() {
-			t.programs[i] = w.build(shapes[i])
-			t.costs[i] = t.programs[i].cost(keys, w.times)
-			if over := t.programs[i].bytes() / (w.room * float64(len(w.items))); over > 1 {
-				t.costs[i] *= over * over
+			p := w.build(s)
+			trials[i] = trial{shape: s, program: p, bytes: w.grown(p, s)}
+			trials[i].cost = p.cost(keys, trials[i].bytes)
+			if over := trials[i].bytes / (w.room * w.times * float64(len(w.items))); over > 1 {
+				trials[i].cost *= over * over
 			}
 		})
 	}
 	builds.Wait()
-	sort.Stable(t)
-	return t
+	for i := range trials {
+		least = min(least, trials[i].bytes)
+	}
+	for i := range trials {
+		if w.times > 1 {
+			trials[i].cost *= 1 + 0.2*math.Log2(trials[i].bytes/least)
+		}
+	}
+	slices.SortStableFunc(trials, func(a, b trial) int { return cmp.Compare(a.cost, b.cost) })
+	return trials
+}
+
+// grown is what the trees of all items will take, by those of a part; where the
+// part is little of all, by how they have grown from a part of the part.
+func (w *work) grown(p *Program, s cut.Shape) float64 {
+	if w.times < littlePart {
+		return p.bytes() * w.times
+	}
+	quarter := *w
+	quarter.items = cut.Sample(w.items, len(w.items)/4)
+	ratio := float64(len(w.items)) / float64(len(quarter.items))
+	return p.bytes() * math.Pow(w.times, math.Log(p.bytes()/quarter.build(s).bytes())/math.Log(ratio))
 }

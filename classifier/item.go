@@ -10,21 +10,6 @@ import (
 	"margay.dev/margay/classifier/cut"
 )
 
-// boxOf packs an item for the walkers.
-func boxOf(it *cut.Item) box {
-	return box{
-		src: it.Lo[cut.Source], srcSpan: it.Hi[cut.Source] - it.Lo[cut.Source],
-		dst: it.Lo[cut.Destination], dstSpan: it.Hi[cut.Destination] - it.Lo[cut.Destination],
-		sport: uint16(it.Lo[cut.SourcePort]), sportSpan: uint16(it.Hi[cut.SourcePort] - it.Lo[cut.SourcePort]),
-		dport: uint16(it.Lo[cut.DestinationPort]), dportSpan: uint16(it.Hi[cut.DestinationPort] - it.Lo[cut.DestinationPort]),
-		proto: uint16(it.Lo[cut.Protocol]), protoSpan: uint16(it.Hi[cut.Protocol] - it.Lo[cut.Protocol]),
-		rankLow: uint16(it.Rank), rankHigh: uint16(it.Rank >> 16),
-	}
-}
-
-// span32 is a range of addresses or of local classes.
-type span32 struct{ lo, hi uint32 }
-
 // merged sorts ranges and joins those that touch; none means everything up to last.
 func merged(ranges []Range, last uint16) []Range {
 	if len(ranges) == 0 {
@@ -45,7 +30,7 @@ func merged(ranges []Range, last uint16) []Range {
 
 // expand appends the items of one rule: one for each combination of ranges. It
 // refuses to go over limit items in all.
-func expand(items []cut.Item, r *Rule, rank uint32, source, destination []span32, limit int) ([]cut.Item, error) {
+func expand(items []cut.Item, r *Rule, rank uint32, source, destination []cut.Span, limit int) ([]cut.Item, error) {
 	sports, dports := merged(r.Source.Ports, 1<<16-1), merged(r.Destination.Ports, 1<<16-1)
 	protocols := merged(r.Protocols, 255)
 	hi, n := bits.Mul64(uint64(len(source))*uint64(len(destination)), uint64(len(sports))*uint64(len(dports))*uint64(len(protocols)))
@@ -59,8 +44,8 @@ func expand(items []cut.Item, r *Rule, rank uint32, source, destination []span32
 				for _, dp := range dports {
 					for _, p := range protocols {
 						items = append(items, cut.Item{
-							Lo:   [cut.NumFields]uint32{s.lo, d.lo, uint32(sp.First), uint32(dp.First), uint32(p.First)},
-							Hi:   [cut.NumFields]uint32{s.hi, d.hi, uint32(sp.Last), uint32(dp.Last), uint32(p.Last)},
+							Lo:   [cut.NumFields]uint32{s.Lo, d.Lo, uint32(sp.First), uint32(dp.First), uint32(p.First)},
+							Hi:   [cut.NumFields]uint32{s.Hi, d.Hi, uint32(sp.Last), uint32(dp.Last), uint32(p.Last)},
 							Rank: rank,
 						})
 					}
@@ -85,11 +70,11 @@ func literal(list []Rule) bool {
 }
 
 // addresses is the range of IPv4 addresses that a side of a literal list asks for.
-func addresses(nets []netip.Prefix) []span32 {
+func addresses(nets []netip.Prefix) []cut.Span {
 	if len(nets) == 0 {
-		return []span32{{0, 1<<32 - 1}}
+		return []cut.Span{{Hi: 1<<32 - 1}}
 	}
 	a := nets[0].Masked().Addr().As4()
 	lo := binary.BigEndian.Uint32(a[:])
-	return []span32{{lo, lo | uint32(uint64(1)<<(32-nets[0].Bits())-1)}}
+	return []cut.Span{{Lo: lo, Hi: lo | uint32(uint64(1)<<(32-nets[0].Bits())-1)}}
 }

@@ -8,6 +8,10 @@
 // all its leaves before it compares any: 128 KiB. Nearer ones it would only delay.
 #define FAR 4096
 
+// GUARDS are the guards of word 1 of a key, GUARD the one that word 0 does not have.
+#define GUARD  0x0400000000000000
+#define GUARDS 0x0402000100000000
+
 // LEAF puts into R10 the rank that the leaf BX has for the key that MATCH4
 // compares: of the first of its boxes that the key is inside, or its fallback. It
 // goes through four boxes a turn; those behind the last are compared, and not
@@ -24,17 +28,19 @@
 	LEAQ    (SI)(BX*1), R13; \
 turn: \
 	MATCH4;                \
-	CMPL    R14, $4;       \
+	CMPL    R14, $3;       \
 	JGT     more;          \
-	ADDL    R14, R14;      \
+	INCL    R14;           \
 	BZHIL   R14, DX, DX;   \
 pick: \
-	LEAL    0x100(DX), CX; \
+	LEAL    0x10(DX), CX;  \
 	TZCNTL  CX, CX;        \
-	SHLL    $4, CX;        \
-	MOVWLZX 30(R13)(CX*1), R15; \
-	MOVWLZX 14(R13)(CX*1), CX;  \
-	SHLL    $16, R15;      \
+	SHLL    $5, CX;        \
+	MOVWLZX 22(R13)(CX*1), R15; \
+	MOVWLZX 6(R13)(CX*1), CX;   \
+	SHRL    $2, R15;       \
+	SHRL    $2, CX;        \
+	SHLL    $14, R15;      \
 	ORL     CX, R15;       \
 	TESTL   DX, DX;        \
 	CMOVLNE R15, R10
@@ -47,19 +53,19 @@ more: \
 	SUBL  $4, R14;   \
 	JMP   turn
 
-// NEXT goes from the table BX to the next cell, for the one key at R8, and tells
-// by its sign whether that is a leaf. Uses CX, DX.
+// NEXT goes from the table BX to the next cell, for the key with words AX and R8,
+// and tells by its sign whether that is a leaf. Both words are shifted before it
+// is known which is wanted: the way to the next cell is all that counts. Uses
+// CX, DX, R13.
 #define NEXT \
-	MOVQ  BX, CX;         \
-	SHRQ  $38, CX;        \
-	ANDL  $1, CX;         \
-	MOVQ  (R8)(CX*8), DX; \
-	MOVQ  BX, CX;         \
-	SHRQ  $32, CX;        \
-	SHRXQ CX, DX, DX;     \
-	MOVQ  BX, CX;         \
-	SHRQ  $40, CX;        \
-	ANDL  CX, DX;         \
-	ADDL  BX, DX;         \
-	MOVQ  (DI)(DX*8), BX; \
-	TESTQ BX, BX
+	RORXQ   $32, BX, CX;  \
+	SHRXQ   CX, AX, DX;   \
+	SHRXQ   CX, R8, R13;  \
+	BTQ     $38, BX;      \
+	CMOVQCS R13, DX;      \
+	MOVQ    BX, CX;       \
+	SHRQ    $40, CX;      \
+	ANDL    CX, DX;       \
+	ADDL    BX, DX;       \
+	MOVQ    (DI)(DX*8), BX; \
+	TESTQ   BX, BX

@@ -4,39 +4,41 @@
 // The walk of docs/CLASSIFIER.md in AVX-512: all keys of a burst go down a tree
 // side by side, then each is compared with the boxes of its leaf, four at a time.
 
-// Lanes of a register with the lower 16 bytes of four boxes, or of four keys:
-// dword 0 and 1 are the addresses, words 4 to 6 ports and protocol, word 7 is
-// the rank's half, or 0. K3 has the addresses, K4 ports and protocol, K5 the upper
-// half; K7 has the lower half of each of eight qwords.
+// Z24 are the guards of both words, Z25 is 0, K3 has the upper half of each box, K7
+// the lower half of each of eight qwords.
 #define CONSTANTS \
-	MOVL  $0x3333, AX;     \
-	KMOVD AX, K3;          \
-	MOVL  $0x70707070, AX; \
-	KMOVD AX, K4;          \
-	MOVL  $0xF0F0F0F0, AX; \
-	KMOVD AX, K5;          \
-	MOVL  $0x5555, AX;     \
-	KMOVD AX, K7
+	VBROADCASTI32X4 guards<>(SB), Z24;  \
+	VPXORQ          Z25, Z25, Z25;      \
+	MOVL            $0xCC, AX;          \
+	KMOVD           AX, K3;             \
+	MOVL            $0x5555, AX;        \
+	KMOVD           AX, K7
 
-// MATCH4 compares the key in all lanes of Z30 with the four boxes from R13 on:
-// bit 2j of DX is set where it is inside box j. A field is inside when its
-// distance from the low end is the lesser of itself and the span. Word 7 is 0 in
-// the distance, so it is inside always.
+DATA guards<>+0(SB)/8, $(GUARDS-GUARD)
+DATA guards<>+8(SB)/8, $GUARDS
+GLOBL guards<>(SB), RODATA|NOPTR, $16
+
+// KEY puts into Z30 the key at a place, and its negation, twice: added to two
+// boxes, that is the key plus low and high minus the key.
+#define KEY(place) \
+	VBROADCASTI32X4 place, Z30;         \
+	VPSUBQ          Z30, Z25, K3, Z30
+
+// MATCH4 compares the key with the four boxes from R13 on: bit j of DX is set
+// where it is inside box j, as all guards are.
 #define MATCH4 \
-	VMOVDQU64  (R13), Z20;              \
-	VMOVDQU64  64(R13), Z21;            \
+	VPADDQ     (R13), Z30, Z20;         \
+	VPADDQ     64(R13), Z30, Z21;       \
 	VSHUFI64X2 $0x88, Z21, Z20, Z22;    \
 	VSHUFI64X2 $0xDD, Z21, Z20, Z23;    \
-	VPSUBD.Z   Z22, Z30, K3, Z24;       \
-	VPSUBW     Z22, Z30, K4, Z24;       \
-	VPMINUD    Z23, Z24, Z25;           \
-	VPMINUW    Z23, Z24, K5, Z25;       \
-	VPCMPEQQ   Z25, Z24, K1;            \
+	VPTERNLOGQ $0x2A, Z24, Z23, Z22;    \
+	VPTESTNMQ  Z22, Z22, K1;            \
 	KMOVB      K1, DX;                  \
 	MOVL       DX, CX;                  \
 	SHRL       $1, CX;                  \
 	ANDL       CX, DX;                  \
-	ANDL       $0x55, DX
+	MOVL       $0x55, CX;               \
+	PEXTL      CX, DX, DX
 
 // STEP takes the eight keys with words w0 and w1 from cells d to the next ones,
 // where live says that d is a table.
@@ -186,7 +188,7 @@ leaf:
 	TZCNTL AX, BX
 	MOVQ BX, CX
 	SHLQ $4, CX
-	VBROADCASTI32X4 (R8)(CX*1), Z30
+	KEY((R8)(CX*1))
 	MOVQ at-256(SP)(BX*8), BX
 	LEAF(turn, more, pick)
 	TZCNTL AX, BX
@@ -219,7 +221,9 @@ TEXT ·one512(SB), NOSPLIT, $0-92
 	TESTQ R12, R12
 	JZ end
 	CONSTANTS
-	VBROADCASTI32X4 (R8), Z30
+	KEY((R8))
+	MOVQ (R8), AX
+	MOVQ 8(R8), R8
 
 tree:
 	CMPL R9, 8(R11)

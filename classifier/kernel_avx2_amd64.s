@@ -1,51 +1,49 @@
 #include "textflag.h"
 #include "kernel_amd64.h"
 
-// The walk of docs/CLASSIFIER.md in AVX2, four keys to a vector. Y12 has all bits of
-// a lane but word 7, which is the rank's half in a box and 0 in a key, Y13 the
-// lower halves of qwords, Y14 the value 63 in each.
+// The walk of docs/CLASSIFIER.md in AVX2, four keys to a vector. Y10 is 0, Y11 the
+// guard that word 0 of a key does not have, Y12 all guards, Y13 the lower halves of
+// qwords, Y14 the value 63 in each.
 
-DATA fields<>+0(SB)/8, $-1
-DATA fields<>+8(SB)/8, $0x0000FFFFFFFFFFFF
-DATA fields<>+16(SB)/8, $-1
-DATA fields<>+24(SB)/8, $0x0000FFFFFFFFFFFF
-GLOBL fields<>(SB), RODATA|NOPTR, $32
+// KEY puts into Y15 the key at a place, and its negation: added to a box, that
+// is the key plus low and high minus the key.
+#define KEY(place) \
+	VBROADCASTI128 place, Y15;     \
+	VPSUBQ         Y15, Y10, Y0;   \
+	VPBLENDD       $0xF0, Y0, Y15, Y15
 
-// MATCH2 compares the key in both lanes of Y15 with two boxes: all bits of the
-// lower half of lane i of in are set if both addresses of box i are inside, those of
-// the upper half if ports and protocol are. A field is inside when its distance
-// from the low end is the lesser of itself and the span.
-#define MATCH2(box0, box1, in) \
-	VMOVDQU    box0(R13), Y0;     \
-	VMOVDQU    box1(R13), Y1;     \
-	VPERM2I128 $0x20, Y1, Y0, Y2; \
-	VPERM2I128 $0x31, Y1, Y0, Y3; \
-	VPSUBD     Y2, Y15, Y4;       \
-	VPSUBW     Y2, Y15, Y5;       \
-	VPBLENDD   $0xCC, Y5, Y4, Y4; \
-	VPAND      Y12, Y4, Y4;       \
-	VPMINUD    Y3, Y4, Y5;        \
-	VPMINUW    Y3, Y4, Y6;        \
-	VPBLENDD   $0xCC, Y6, Y5, Y5; \
-	VPCMPEQQ   Y5, Y4, in
-
-// MATCH4 compares the key with the four boxes from R13 on: bit 2j of DX is set where
-// it is inside box j. Packing puts the second pair behind the first in each lane.
+// MATCH4 compares the key with the four boxes from R13 on: bit j of DX is set where
+// it is inside box j, as all guards are.
 #define MATCH4 \
-	MATCH2(0, 64, Y7);     \
-	MATCH2(32, 96, Y8);    \
-	VPACKSSDW Y8, Y7, Y7;  \
-	VMOVMSKPS Y7, DX;      \
-	MOVL DX, CX;           \
-	SHRL $1, CX;           \
-	ANDL CX, DX;           \
-	ANDL $0x55, DX
+	VPADDQ      (R13), Y15, Y0;    \
+	VPADDQ      32(R13), Y15, Y1;  \
+	VPADDQ      64(R13), Y15, Y2;  \
+	VPADDQ      96(R13), Y15, Y3;  \
+	VPERM2I128  $0x20, Y2, Y0, Y4; \
+	VPERM2I128  $0x31, Y2, Y0, Y5; \
+	VPERM2I128  $0x20, Y3, Y1, Y6; \
+	VPERM2I128  $0x31, Y3, Y1, Y7; \
+	VPAND       Y5, Y4, Y4;        \
+	VPAND       Y7, Y6, Y6;        \
+	VPUNPCKLQDQ Y6, Y4, Y0;        \
+	VPUNPCKHQDQ Y6, Y4, Y1;        \
+	VPOR        Y11, Y0, Y0;       \
+	VPAND       Y12, Y1, Y1;       \
+	VPAND       Y1, Y0, Y0;        \
+	VPCMPEQQ    Y12, Y0, Y0;       \
+	VMOVMSKPD   Y0, DX
 
 #define CONSTANTS \
-	VMOVDQU    fields<>(SB), Y12;  \
-	VPCMPEQD   Y13, Y13, Y13;      \
-	VPSRLQ     $58, Y13, Y14;      \
-	VPSRLQ     $32, Y13, Y13
+	VPXOR        Y10, Y10, Y10;    \
+	MOVQ         $GUARD, AX;       \
+	VMOVQ        AX, X11;          \
+	VPBROADCASTQ X11, Y11;         \
+	MOVQ         $GUARDS, AX;      \
+	VMOVQ        AX, X12;          \
+	VPBROADCASTQ X12, Y12;         \
+	VPCMPEQD     Y13, Y13, Y13;    \
+	VPSRLQ       $58, Y13, Y14;    \
+	VPSRLQ       $32, Y13, Y13
 
 // func burst256(cells []uint64, boxes []box, trees []tree, none uint32, keys []Key, out []Verdict)
 //
@@ -165,9 +163,19 @@ group:
 	VPAND Y4, Y2, Y2
 	VPADDD Y0, Y2, Y2
 	VPAND Y13, Y2, Y2
-	VPCMPEQD Y5, Y5, Y5
-	VPXOR Y0, Y5, Y5
-	VPGATHERQQ Y5, (DI)(Y2*8), Y0
+	// Cell 0 stands for the next one of a key that is at a leaf, and is not taken.
+	VBLENDVPD Y0, Y10, Y2, Y2
+	VMOVQ X2, BX
+	VPEXTRQ $1, X2, DX
+	VEXTRACTI128 $1, Y2, X3
+	VMOVQ X3, R13
+	VPEXTRQ $1, X3, R14
+	VMOVQ (DI)(BX*8), X4
+	VPINSRQ $1, (DI)(DX*8), X4, X4
+	VMOVQ (DI)(R13*8), X5
+	VPINSRQ $1, (DI)(R14*8), X5, X5
+	VINSERTI128 $1, X5, Y4, Y4
+	VBLENDVPD Y0, Y0, Y4, Y0
 	VMOVDQU Y0, at-768(SP)(CX*8)
 
 rest:
@@ -195,7 +203,7 @@ leaf:
 	TZCNTL AX, BX
 	MOVQ BX, CX
 	SHLQ $4, CX
-	VBROADCASTI128 (R8)(CX*1), Y15
+	KEY((R8)(CX*1))
 	MOVQ at-768(SP)(BX*8), BX
 	LEAF(turn, more, pick)
 	TZCNTL AX, BX
@@ -240,7 +248,9 @@ TEXT ·one256(SB), NOSPLIT, $0-92
 	CONSTANTS
 	TESTQ R12, R12
 	JZ end
-	VBROADCASTI128 (R8), Y15
+	KEY((R8))
+	MOVQ (R8), AX
+	MOVQ 8(R8), R8
 
 tree:
 	CMPL R9, 8(R11)

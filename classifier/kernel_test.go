@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"margay.dev/margay/classifier/cut"
 )
 
 // others are the walkers but the portable one, which is what they are held against.
@@ -66,12 +68,12 @@ func someProgram(t testing.TB, rng *rand.Rand) *Program {
 	var cells []uint64
 	leaf := func() uint64 {
 		first := rng.IntN(boxes + 1)
-		count := rng.IntN(min(boxes-first, 1<<rng.IntN(7)) + 1)
-		lowest := uint32(0)
-		if count > 0 {
-			lowest = p.boxes[first+count-1].rank()
+		if first == boxes {
+			return leafCell(uint32(first), 0, rng.Uint32N(none+1))
 		}
-		return leafCell(uint32(first), uint32(count), lowest+rng.Uint32N(none+1-lowest))
+		more := rng.IntN(min(boxes-first, 1<<rng.IntN(7)))
+		lowest := p.boxes[first+more].rank()
+		return leafCell(uint32(first), uint32(more), lowest+rng.Uint32N(none+1-lowest))
 	}
 	cell := func(below int) uint64 {
 		if below == 0 || rng.IntN(3) == 0 {
@@ -99,19 +101,17 @@ func someProgram(t testing.TB, rng *rand.Rand) *Program {
 
 // someBox makes a box in a universe so small that keys are inside now and then.
 func someBox(rng *rand.Rand, none uint32) box {
-	rank := rng.Uint32N(none + 1)
-	wide := func() uint32 { // mostly everything, else a few values around 0
-		if rng.IntN(4) > 0 {
-			return 1<<32 - 1
+	it := cut.Item{Rank: rng.Uint32N(none + 1)}
+	for f := range it.Lo {
+		most := uint32(uint64(1)<<cut.FieldOf(f).Bits - 1)
+		switch it.Hi[f] = most; rng.IntN(16) {
+		case 0, 1, 2: // a few values around 0, in their order or not
+			it.Lo[f], it.Hi[f] = (rng.Uint32N(6)-3)&most, (rng.Uint32N(6)-3)&most
+		case 3:
+			it.Lo[f] = (rng.Uint32N(6) - 3) & most
 		}
-		return rng.Uint32N(6)
 	}
-	low := func() uint32 { return rng.Uint32N(6) - 3 }
-	return box{
-		dst: low(), src: low(), dport: uint16(low()), sport: uint16(low()), proto: uint16(rng.UintN(6)),
-		dstSpan: wide(), srcSpan: wide(), dportSpan: uint16(wide()), sportSpan: uint16(wide()), protoSpan: uint16(wide()),
-		rankLow: uint16(rank), rankHigh: uint16(rank >> 16),
-	}
+	return boxOf(&it)
 }
 
 func someKey(rng *rand.Rand) Key {

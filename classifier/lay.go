@@ -62,7 +62,10 @@ func place(c *cut.Forest, p *Program) []uint32 {
 func cellOf(c *cut.Forest, r cut.Ref, base []uint32) uint64 {
 	if r < 0 {
 		l := &c.Leaves[^r]
-		return leafCell(l.First, l.Count, l.Fallback)
+		if l.Count == 0 {
+			return leafCell(uint32(len(c.Boxes)), 0, l.Fallback)
+		}
+		return leafCell(l.First, l.Count-1, l.Fallback)
 	}
 	n := &c.Nodes[r]
 	f := cut.FieldOf(n.Cut.Field)
@@ -162,21 +165,4 @@ func putWords[T ~uint32 | ~uint64 | ~int](b []byte, words []T, size int) {
 			binary.LittleEndian.PutUint32(b[i*4:], uint32(w))
 		}
 	}
-}
-
-// write puts the box at the beginning of b.
-func (x *box) write(b []byte) {
-	le := binary.LittleEndian
-	le.PutUint32(b, x.dst)
-	le.PutUint32(b[4:], x.src)
-	le.PutUint16(b[8:], x.dport)
-	le.PutUint16(b[10:], x.sport)
-	le.PutUint16(b[12:], x.proto)
-	le.PutUint16(b[14:], x.rankLow)
-	le.PutUint32(b[16:], x.dstSpan)
-	le.PutUint32(b[20:], x.srcSpan)
-	le.PutUint16(b[24:], x.dportSpan)
-	le.PutUint16(b[26:], x.sportSpan)
-	le.PutUint16(b[28:], x.protoSpan)
-	le.PutUint16(b[30:], x.rankHigh)
 }

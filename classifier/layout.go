@@ -6,8 +6,8 @@ import "margay.dev/margay/classifier/cut"
 // same in words.
 const (
 	magic      = 0x534c435947524d00 // "\0MRGYCLS" read as a little-endian word
-	version    = 1
-	editedTo   = 2 // the version of an image that has edits
+	version    = 3
+	editedTo   = 4 // the version of an image that has edits
 	headerSize = 256
 	maxLevels  = cut.MaxLevels
 	maxTrees   = cut.MaxTrees // beside one of Log rules
@@ -42,15 +42,16 @@ const (
 // the rank that stands when none of them matches. Without, it is a table: the
 // bits of the key to take, and where the table begins.
 //
-//	leaf    63: 1 | 62..43: fallback rank | 42..23: boxes | 22..0: first box
+//	leaf    63: 1 | 62..43: fallback rank | 42..23: boxes behind the first | 22..0: first box
 //	table   63: 0 | 53..40: mask | 38: word of the key | 37..32: shift | 31..0: first cell
 const (
 	leafBit       = 1 << 63
 	fallbackShift = 43
-	countShift    = 23
+	moreShift     = 23
 	rankMask      = 1<<20 - 1
-	countMask     = 1<<20 - 1
+	moreMask      = 1<<20 - 1
 	firstMask     = 1<<23 - 1
+	nextBox       = 1<<64 - 1<<moreShift + 1 // leads from a leaf to one without its first box
 	wordShift     = 38
 	cutShift      = 32
 	maskShift     = 40
@@ -61,33 +62,12 @@ const (
 // maxBoxes is how many boxes a leaf cell can number, padding included.
 const maxBoxes = firstMask + 1 - padBoxes
 
-func leafCell(first, count, fallback uint32) uint64 {
-	return leafBit | uint64(fallback)<<fallbackShift | uint64(count)<<countShift | uint64(first)
+func leafCell(first, more, fallback uint32) uint64 {
+	return leafBit | uint64(fallback)<<fallbackShift | uint64(more)<<moreShift | uint64(first)
 }
 
 func tableCell(base uint32, word, shift uint, mask uint32) uint64 {
 	return uint64(mask)<<maskShift | uint64(word)<<wordShift | uint64(shift)<<cutShift | uint64(base)
-}
-
-// box is one rule, or part of one, as the walkers compare it: a packet is inside
-// when for each field its value minus the low end, modulo the field's width, is
-// at most the span. A local class takes the place of an address.
-type box struct {
-	dst, src             uint32 // low ends
-	dport, sport, proto  uint16
-	rankLow              uint16
-	dstSpan, srcSpan     uint32 // high end minus low end
-	dportSpan, sportSpan uint16
-	protoSpan            uint16
-	rankHigh             uint16
-}
-
-// rank is the position of the box's rule in the list.
-func (b *box) rank() uint32 { return uint32(b.rankHigh)<<16 | uint32(b.rankLow) }
-
-// never is a box that no key is inside: a key has no protocol over 255.
-func never(rank uint32) box {
-	return box{proto: 1<<16 - 1, rankLow: uint16(rank), rankHigh: uint16(rank >> 16)}
 }
 
 // align rounds a size up to whole cache lines.

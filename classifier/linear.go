@@ -56,7 +56,7 @@ func contains(sorted []uint32, v uint32) bool {
 // bare is a key for comparing without its addresses, which are local classes.
 func (p *Program) bare(k *Key) Key {
 	if p.mode == Classes {
-		return Key{0, k[1]}
+		return Key{k[0] &^ (1<<32 - 1), k[1] &^ (1<<32 - 1)}
 	}
 	return *k
 }
@@ -67,7 +67,7 @@ func (p *Program) members(k *Key) (in members, ok bool) {
 	if p.mode == Addresses {
 		return in, true
 	}
-	for i, local := range [2]uint32{uint32(k[0] >> 32), uint32(k[0])} {
+	for i, local := range [2]uint32{k.Source(), k.Destination()} {
 		r := p.sides[i].rows.Load()
 		if local >= r.count() {
 			return in, false
@@ -82,7 +82,7 @@ func (p *Program) members(k *Key) (in members, ok bool) {
 //
 //fastpath:hot
 func (p *Program) strange(k *Key) bool {
-	return p.mode == Classes && (uint32(k[0]>>32) >= p.sides[0].known || uint32(k[0]) >= p.sides[1].known)
+	return p.mode == Classes && (k.Source() >= p.sides[0].known || k.Destination() >= p.sides[1].known)
 }
 
 // search finds the rank that decides by reading the list from a rank on, past

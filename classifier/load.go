@@ -131,16 +131,6 @@ func readTrees(b []byte, h header) (trees, logs []tree) {
 	return trees, logs
 }
 
-func readBox(b []byte) box {
-	le := binary.LittleEndian
-	return box{
-		dst: le.Uint32(b), src: le.Uint32(b[4:]),
-		dport: le.Uint16(b[8:]), sport: le.Uint16(b[10:]), proto: le.Uint16(b[12:]), rankLow: le.Uint16(b[14:]),
-		dstSpan: le.Uint32(b[16:]), srcSpan: le.Uint32(b[20:]),
-		dportSpan: le.Uint16(b[24:]), sportSpan: le.Uint16(b[26:]), protoSpan: le.Uint16(b[28:]), rankHigh: le.Uint16(b[30:]),
-	}
-}
-
 // Mode says what keys the program wants.
 func (p *Program) Mode() Mode { return p.mode }
 

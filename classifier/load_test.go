@@ -181,11 +181,12 @@ func TestLeavesEndBeforeThePadding(t *testing.T) {
 		cell uint64
 		ok   bool
 	}{
-		"all boxes":            {leafCell(0, boxes, none), true},
-		"nothing at the end":   {leafCell(boxes, 0, none), true},
-		"one too many":         {leafCell(0, boxes+1, none), false},
-		"the first of padding": {leafCell(boxes, 1, none), false},
-		"a rank too high":      {leafCell(0, 1, none+1), false},
+		"all boxes":           {leafCell(0, boxes-1, none), true},
+		"nothing at the end":  {leafCell(boxes, 0, none), true},
+		"one too many":        {leafCell(0, boxes, none), false},
+		"padding alone":       {leafCell(boxes, 1, none), false},
+		"the last of padding": {leafCell(boxes+1, 0, none), false},
+		"a rank too high":     {leafCell(0, 1, none+1), false},
 	} {
 		forged := append([]byte(nil), image...)
 		binary.LittleEndian.PutUint64(forged[offRoots:], tt.cell)
@@ -219,7 +220,7 @@ func TestForgedEditsAreRefused(t *testing.T) {
 		"a removal behind the end":     {image, at[partRemoved] + 4, 6},
 		"additions out of order":       {image, at[partBefore], 6},
 		"an addition behind the end":   {image, at[partBefore] + 4, 7},
-		"a box of no added rule":       {image, at[partAddedBoxes] + 12, 2 << 16},
+		"a box of no added rule":       {image, at[partAddedBoxes] + 4, 2 << 18},
 		"a term of a set that is none": {image, at[partAddedTerms], 3},
 		"terms out of order":           {image, at[partAddedTermAt] + 4, 9},
 		"too many additions":           {image, offAdded, MaxAdded + 1},

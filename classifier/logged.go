@@ -25,9 +25,8 @@ func (p *Program) logged(k *Key, rank uint32, ids []uint32) []uint32 {
 		return ids
 	}
 	c := p.descend(p.logs[0].root, k)
-	first, count := c&firstMask, c>>countShift&countMask
 	last := uint32(len(p.verdicts))
-	boxes := p.boxes[first : first+count]
+	boxes := p.leafBoxes(c)
 	for i := range boxes {
 		if b := &boxes[i]; b.rank() < rank && b.rank() != last && b.holds(k) {
 			last = b.rank()

@@ -19,3 +19,23 @@ func (p *Program) Key(k *Packet) Key {
 	}
 	return NewKey(k.Source, k.Destination, k.Protocol, k.SourcePort, k.DestinationPort)
 }
+
+// Keys puts the keys of packets into keys, in the order in which idx names them. keys is
+// at least as long as idx.
+//
+//fastpath:hot
+func (p *Program) Keys(packets []Packet, idx []uint8, keys []Key) {
+	keys = keys[:len(idx)]
+	if p.mode != Classes {
+		for j, i := range idx {
+			k := &packets[i]
+			keys[j] = NewKey(k.Source, k.Destination, k.Protocol, k.SourcePort, k.DestinationPort)
+		}
+		return
+	}
+	source, destination := *p.sides[0].cells.Load(), *p.sides[1].cells.Load()
+	for j, i := range idx {
+		k := &packets[i]
+		keys[j] = NewKey(localOf(source, k.SourceClass), localOf(destination, k.DestinationClass), k.Protocol, k.SourcePort, k.DestinationPort)
+	}
+}

@@ -1,6 +1,10 @@
 package classifier
 
-import "iter"
+import (
+	"iter"
+
+	"margay.dev/margay/classifier/cut"
+)
 
 // Reading is a program's list as it stands, edits included, to be read from the
 // top by those who explain verdicts. It asks what the walkers ask, of the list
@@ -55,11 +59,12 @@ func (r *Reading) Clauses() iter.Seq[Clause] {
 		r.each(func(b *block, i int, v Verdict) bool {
 			x := &b.boxes[i]
 			terms = r.terms(b, x.rank(), terms[:0])
+			low, high := x.ends()
+			ports := func(f int) Range { return Range{uint16(low[f]), uint16(high[f])} }
 			return yield(Clause{
 				Verdict:  v,
-				Protocol: Range{x.proto, x.proto + x.protoSpan}, SourcePort: Range{x.sport, x.sport + x.sportSpan},
-				DestinationPort: Range{x.dport, x.dport + x.dportSpan},
-				Source:          [2]uint32{x.src, x.src + x.srcSpan}, Destination: [2]uint32{x.dst, x.dst + x.dstSpan},
+				Protocol: ports(cut.Protocol), SourcePort: ports(cut.SourcePort), DestinationPort: ports(cut.DestinationPort),
+				Source: [2]uint32{low[cut.Source], high[cut.Source]}, Destination: [2]uint32{low[cut.Destination], high[cut.Destination]},
 				Terms: terms,
 			})
 		})

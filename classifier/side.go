@@ -38,8 +38,12 @@ func (s *side) compiled() rows {
 // local is the local class of a class.
 //
 //fastpath:hot
-func (s *side) local(class uint32) uint32 {
-	cells := *s.cells.Load()
+func (s *side) local(class uint32) uint32 { return localOf(*s.cells.Load(), class) }
+
+// localOf is the local class of a class, by a side's cells.
+//
+//fastpath:hot
+func localOf(cells []uint32, class uint32) uint32 {
 	if uint64(class) >= uint64(len(cells)) {
 		return unheard
 	}

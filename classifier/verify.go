@@ -128,9 +128,9 @@ func ascending(at []uint32, end int) error {
 // verifyCell checks that a cell leads only to cells below limit, or to boxes.
 func (p *Program) verifyCell(c uint64, limit int) error {
 	if c&leafBit != 0 {
-		first, count, fallback := c&firstMask, c>>countShift&countMask, c>>fallbackShift&rankMask
-		if first+count > uint64(len(p.boxes)-padBoxes) || fallback >= uint64(len(p.verdicts)) {
-			return fmt.Errorf("leaf of %d boxes from %d and rank %d, of %d and %d", count, first, fallback, len(p.boxes)-padBoxes, len(p.verdicts)-1)
+		first, more, fallback, boxes := c&firstMask, c>>moreShift&moreMask, c>>fallbackShift&rankMask, uint64(len(p.boxes)-padBoxes)
+		if empty := first == boxes && more == 0; !empty && first+more >= boxes || fallback >= uint64(len(p.verdicts)) {
+			return fmt.Errorf("leaf of box %d, %d more and rank %d, of %d and %d", first, more, fallback, boxes, len(p.verdicts)-1)
 		}
 		return nil
 	}

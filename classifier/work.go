@@ -66,7 +66,7 @@ func (w *work) rule(rank, limit int, linear bool) (err error) {
 }
 
 // spans are what the rule asks of the two sides, in the terms of the mode.
-func (w *work) spans(r *Rule, rank int) (source, destination []span32) {
+func (w *work) spans(r *Rule, rank int) (source, destination []cut.Span) {
 	if w.mode == Addresses {
 		return addresses(r.Source.Nets), addresses(r.Destination.Nets)
 	}
@@ -79,9 +79,9 @@ func (w *work) spans(r *Rule, rank int) (source, destination []span32) {
 }
 
 // open is what a linear box asks of a side: in mode Classes the terms do it.
-func (w *work) open(spans []span32) []span32 {
+func (w *work) open(spans []cut.Span) []cut.Span {
 	if w.mode == Classes {
-		return []span32{{0, 1<<32 - 1}}
+		return []cut.Span{{Hi: 1<<32 - 1}}
 	}
 	return spans
 }

@@ -157,8 +157,8 @@ func packet(k classifier.Key) oracle.Packet {
 	address := func(v uint32) netip.Addr {
 		return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
 	}
-	return oracle.Packet{Source: address(uint32(k[0] >> 32)), Destination: address(uint32(k[0])), Protocol: uint8(k[1] >> 32),
-		SourcePort: uint16(k[1] >> 16), DestinationPort: uint16(k[1])}
+	return oracle.Packet{Source: address(k.Source()), Destination: address(k.Destination()), Protocol: k.Protocol(),
+		SourcePort: k.SourcePort(), DestinationPort: k.DestinationPort()}
 }
 
 func TestMadeTracesAreSeeded(t *testing.T) {

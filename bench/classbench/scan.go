@@ -54,8 +54,8 @@ func numbers(r []classifier.Range, last uint32) (low, span uint32) {
 
 // First is the position of the first rule that matches, or None.
 func (s *Scan) First(k classifier.Key) int32 {
-	src, dst := uint32(k[0]>>32), uint32(k[0])
-	sport, dport, proto := uint32(uint16(k[1]>>16)), uint32(uint16(k[1])), uint32(k[1]>>32)
+	src, dst := k.Source(), k.Destination()
+	sport, dport, proto := uint32(k.SourcePort()), uint32(k.DestinationPort()), uint32(k.Protocol())
 	for i := range s.boxes {
 		b := &s.boxes[i]
 		if src-b.low[source] <= b.span[source] && dst-b.low[destination] <= b.span[destination] &&

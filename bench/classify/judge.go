@@ -10,26 +10,40 @@ import (
 )
 
 // judge decides flows as a worker does: both addresses to classes, classes to the
-// program's own, and the walk.
+// program's own, and the walk. What it asks about lies close, as headers lie that were just
+// read: to fetch packets from memory is not what is measured.
 type judge struct {
-	policy *policy
-	table  *label.Table
-	prog   *classifier.Program
-	burst  int
-	want   []int // of the first flows: the rule that decides, or -1
+	ipv6  bool
+	table *label.Table
+	prog  *classifier.Program
+	burst int
+	want  []int // of the first flows: the rule that decides, or -1
 
-	d4 []uint32    // source, destination, source...
-	d6 [][2]uint64 // likewise
+	d4   []uint32    // source, destination, source...
+	d6   [][2]uint64 // likewise
+	rest []ports
 
 	batch   label.Batch
 	classes [2 * classifier.Burst]label.Class
+	packets [classifier.Burst]classifier.Packet
+	order   [classifier.Burst]uint8 // 0, 1, 2...
 	keys    [classifier.Burst]classifier.Key
 	out     []classifier.Verdict
 }
 
+// ports is what is known of a flow beside its addresses.
+type ports struct {
+	destination uint16
+	protocol    uint8
+}
+
 func newJudge(p *policy, t *label.Table, prog *classifier.Program, burst int, want []int) *judge {
-	j := &judge{policy: p, table: t, prog: prog, burst: burst, want: want, out: make([]classifier.Verdict, len(p.flows))}
+	j := &judge{ipv6: p.ipv6, table: t, prog: prog, burst: burst, want: want, out: make([]classifier.Verdict, len(p.flows))}
+	for i := range j.order {
+		j.order[i] = uint8(i)
+	}
 	for i := range p.flows {
+		j.rest = append(j.rest, ports{p.flows[i].port, p.flows[i].protocol})
 		for _, a := range []netip.Addr{p.flows[i].source, p.flows[i].destination} {
 			b := a.AsSlice()
 			if p.ipv6 {
@@ -67,25 +81,25 @@ func (j *judge) pass(took []float64) (wrong int, err error) {
 // some judges the flows from to end, at most classifier.Burst.
 func (j *judge) some(from, end int) {
 	v, n := j.table.View(), end-from
-	if j.policy.ipv6 {
+	if j.ipv6 {
 		j.batch.Lookup6(v, j.d6[2*from:2*end], j.classes[:2*n])
 	} else {
 		j.batch.Lookup4(v, j.d4[2*from:2*end], j.classes[:2*n])
 	}
-	for i := range n {
-		f := &j.policy.flows[from+i]
-		j.keys[i] = j.prog.Key(&classifier.Packet{
-			SourceClass: uint32(j.classes[2*i]), DestinationClass: uint32(j.classes[2*i+1]), Protocol: f.protocol, DestinationPort: f.port,
-		})
+	for i, rest := range j.rest[from:end] {
+		j.packets[i] = classifier.Packet{
+			SourceClass: uint32(j.classes[2*i]), DestinationClass: uint32(j.classes[2*i+1]), Protocol: rest.protocol, DestinationPort: rest.destination,
+		}
 	}
+	j.prog.Keys(j.packets[:n], j.order[:n], j.keys[:])
 	j.prog.Match(j.keys[:n], j.out[from:end])
 }
 
 // one judges one flow.
 func (j *judge) one(i int) {
-	v, f := j.table.View(), &j.policy.flows[i]
-	p := classifier.Packet{Protocol: f.protocol, DestinationPort: f.port}
-	if j.policy.ipv6 {
+	v, rest := j.table.View(), j.rest[i]
+	p := classifier.Packet{Protocol: rest.protocol, DestinationPort: rest.destination}
+	if j.ipv6 {
 		s, d := &j.d6[2*i], &j.d6[2*i+1]
 		p.SourceClass, p.DestinationClass = uint32(v.Lookup6(s[0], s[1])), uint32(v.Lookup6(d[0], d[1]))
 	} else {

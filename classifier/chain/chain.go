@@ -72,9 +72,7 @@ func (c *Chain) burst(packets []classifier.Packet, out []classifier.Verdict) {
 	}
 	for t := 0; t < len(c.tiers) && n > 0; t++ {
 		p := c.tiers[t].List.Program()
-		for j, i := range open[:n] {
-			keys[j] = p.Key(&packets[i])
-		}
+		p.Keys(packets, open[:n], keys[:])
 		p.Match(keys[:n], got[:n])
 		left := 0
 		for j, i := range open[:n] {

@@ -47,7 +47,7 @@ func packetOf(w *classifiertest.World, p oracle.Packet) classifier.Packet {
 		SourcePort: p.SourcePort, DestinationPort: p.DestinationPort, Protocol: p.Protocol}
 	if p.Source.Is4() {
 		raw := classifiertest.KeyOf(p)
-		k.Source, k.Destination = uint32(raw[0]>>32), uint32(raw[0])
+		k.Source, k.Destination = raw.Source(), raw.Destination()
 	}
 	return k
 }

@@ -24,29 +24,56 @@ func (c *cutter) choose(list []entry, allow float64) (best Cut, found bool) {
 		list = sampled(list)
 		scale = float64(n) / float64(len(list))
 	}
-	maxWidth := max(2, min(uint(bits.Len(uint(n)))+2, 14))
+	open := entry(fieldMask)
+	for _, e := range list {
+		open &= e
+	}
+	widest := uint(bits.Len(uint(n+n/4))) + 1 // two to five cells for an entry
+	b := bounds{scale: scale, allow: allow, maxWidth: min(widest, MaxWidth), tries: triesOf(n)}
+	b.widths = wider&(2<<b.maxWidth-1) | 1<<b.maxWidth
+	for width := uint(1); width <= b.maxWidth; width++ {
+		b.prices[width] = c.price(1, float64(uint(1)<<width)/float64(n), width)
+	}
 	c.scores = c.scores[:0]
 	for f := range NumFields {
-		c.windows(list, f, maxWidth, scale, allow)
+		if open>>f&1 == 0 {
+			c.windows(list, f, &b)
+		}
 	}
 	score := minScore
-	for range triesOf(n) {
-		next := -1
-		for i := range c.scores {
-			if next < 0 || c.scores[i].guess > c.scores[next].guess {
-				next = i
-			}
-		}
-		if next < 0 || c.scores[next].guess == 0 {
-			break
-		}
-		w := c.scores[next].cut
-		c.scores[next].guess = 0
-		if s := c.score(list, w, scale); s > score {
-			best, score, found = w, s, true
+	for _, w := range c.scores {
+		if s := c.score(list, w.cut, scale); s > score {
+			best, score, found = w.cut, s, true
 		}
 	}
 	return best, found
+}
+
+// bounds are what windows are kept to.
+type bounds struct {
+	scale, allow float64     // entries for each that is looked at; bytes
+	maxWidth     uint        // of a cut, in bits
+	widths       uint32      // a bit for each width that is tried
+	prices       [16]float64 // of cuts without copies, by width
+	tries        int         // how many windows are wanted
+	least        float64     // of the guesses that are wanted still
+}
+
+// wider are the widths that are tried beside the widest: of those over 4 every other.
+const wider uint32 = 0b101_0101_0101_1110
+
+// offer puts a window among those with the highest guesses, which are sorted.
+func (c *cutter) offer(w window, b *bounds) {
+	if len(c.scores) < b.tries {
+		c.scores = append(c.scores, w)
+	}
+	i := len(c.scores) - 1
+	for ; i > 0 && c.scores[i-1].guess < w.guess; i-- {
+		c.scores[i] = c.scores[i-1]
+	}
+	if c.scores[i] = w; len(c.scores) == b.tries {
+		b.least = c.scores[b.tries-1].guess
+	}
 }
 
 // triesOf is how many cuts of a list of n are looked at closely, those with the
@@ -87,31 +114,33 @@ type survey struct {
 // look surveys a field.
 func (c *cutter) look(list []entry, f int) (s survey) {
 	var opens [33]uint32 // entries by how many low bits they leave open
-	var ones [32]uint32
+	var ones tally
 	all, known, either, both := ^uint32(0), uint32(0), uint32(0), ^uint32(0)
 	for _, e := range list {
-		low, value := 32, uint32(0)
-		if e>>f&1 == 0 {
-			it := &c.Items[e>>NumFields]
-			low, value = bits.Len32(it.Hi[f]-it.Lo[f]), it.Lo[f]
+		if e>>f&1 != 0 {
+			opens[32]++
+			all = 0
+			continue
 		}
+		it := &c.Items[e>>NumFields]
+		low := bits.Len32(it.Hi[f] - it.Lo[f])
 		opens[low]++
 		mask := ^uint32(0) << low
-		either |= value & mask
+		value := it.Lo[f] & mask
+		either |= value
 		both &= value | ^mask
 		known |= mask
 		all &= mask
-		for m := value & mask; m != 0; m &= m - 1 {
-			ones[bits.TrailingZeros32(m)]++
-		}
+		ones.add(value)
 	}
 	s.useful = (known&^all | either&^both) & (1<<c.bits[f] - 1)
 	n, wild := float64(len(list)), float64(opens[32])
+	count := ones.counts()
 	for b := 31; b >= 0; b-- {
 		s.wild[b] = wild // those that leave more than b bits open
 		wild += float64(opens[b])
 		if s.useful>>b&1 != 0 {
-			one := s.wild[b] + float64(ones[b])
+			one := s.wild[b] + float64(count[b])
 			zero := n + s.wild[b] - one
 			if s.gain[b] = log2(n) - log2((one*one+zero*zero)/(one+zero)); s.gain[b] < minGain {
 				s.useful &^= 1 << b
@@ -121,27 +150,53 @@ func (c *cutter) look(list []entry, f int) (s survey) {
 	return s
 }
 
-// windows appends the cuts of a field that may be worth their score, each with
+// tally counts, of up to sampleSize numbers, those that have a bit, for each bit
+// at once: digit i of bit b's count is bit b of word i.
+type tally [16]uint32
+
+func (t *tally) add(v uint32) {
+	for i := 0; v != 0; i++ {
+		digit := t[i&15]
+		t[i&15] = digit ^ v
+		v &= digit
+	}
+}
+
+func (t *tally) counts() (n [32]uint32) {
+	for i, digits := range t {
+		for ; digits != 0; digits &= digits - 1 {
+			n[bits.TrailingZeros32(digits)] |= 1 << i
+		}
+	}
+	return n
+}
+
+// windows offers the cuts of a field that may be worth their score, each with
 // what it would score if its bits knew nothing of each other.
-func (c *cutter) windows(list []entry, f int, maxWidth uint, scale, allow float64) {
+func (c *cutter) windows(list []entry, f int, b *bounds) {
 	s := c.look(list, f)
 	n := float64(len(list))
-	most := log2(n)
-	for low := uint(bits.TrailingZeros32(s.useful)); low < uint(c.bits[f]); low++ {
-		if s.useful>>low&1 == 0 {
-			continue
-		}
+	most, each, ends := log2(n), 1/n, s.useful // windows begin and end at such bits
+	for ; ends != 0; ends &= ends - 1 {
+		low := uint(bits.TrailingZeros32(ends))
 		sum, full, cells := 0.0, n, 1.0
-		for width := uint(1); width <= maxWidth && low+width <= uint(c.bits[f]); width++ {
-			top := low + width - 1
+		for width := uint(1); width <= b.maxWidth && low+width <= uint(c.bits[f]); width++ {
+			top := (low + width - 1) & 31
 			sum += s.gain[top]
 			full += cells * s.wild[top]
 			cells *= 2
-			if s.useful>>top&1 == 0 || width > 4 && width&1 != 0 && width != maxWidth || full*scale*BoxSize+cells*CellSize > allow {
+			if ends>>top&(b.widths>>width)&1 == 0 {
 				continue
 			}
-			if guess := min(sum, most) - c.price(full/n, cells/(n*scale), width); guess > 0 {
-				c.scores = append(c.scores, window{Cut{f, low, width}, guess})
+			guess := min(sum, most) - b.prices[width&15]
+			if guess <= b.least {
+				continue
+			}
+			if full*b.scale*BoxSize+cells*CellSize > b.allow {
+				break
+			}
+			if guess -= c.shape.Charge * log2(full*each); guess > b.least {
+				c.offer(window{Cut{f, low, width}, guess}, b)
 			}
 		}
 	}
@@ -176,10 +231,13 @@ func (c *cutter) score(list []entry, w Cut, scale float64) float64 {
 	return log2(n) - log2(square/full) - c.price(full/n, float64(mask+1)/(n*scale), w.Width)
 }
 
+// widthPrice is what a bit of a cut's width costs, in cache lines.
+const widthPrice = 0.02
+
 // price is what a cut costs: copies, for each doubling of the entries; cells,
 // where there are more than entries; and wide tables for their cache lines.
 func (c *cutter) price(copies, cells float64, width uint) float64 {
-	p := 0.02 * float64(width)
+	p := widthPrice * float64(width)
 	if copies > 1 {
 		p += c.shape.Charge * log2(copies)
 	}

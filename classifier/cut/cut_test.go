@@ -159,3 +159,47 @@ func TestForestKeepsToItsRoom(t *testing.T) {
 		}
 	}
 }
+
+// A tally counts each bit as a loop over the numbers would.
+func TestTalliesCountEveryBit(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 3))
+	for n := range sampleSize + 1 {
+		var got tally
+		var want [32]uint32
+		for range n {
+			v := rng.Uint32() | rng.Uint32()
+			got.add(v)
+			for b := range want {
+				want[b] += v >> b & 1
+			}
+		}
+		if got.counts() != want {
+			t.Fatalf("%d numbers: got %v, want %v", n, got.counts(), want)
+		}
+	}
+}
+
+// Of all windows offered, those with the highest guesses are kept, in their order.
+func TestOffersKeepTheHighestGuesses(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 4))
+	for tries := 1; tries < 50; tries++ {
+		var c cutter
+		b := bounds{tries: tries}
+		var all []float64
+		for range rng.IntN(3 * tries) {
+			w := window{guess: float64(1 + rng.IntN(40))}
+			if all = append(all, w.guess); w.guess > b.least {
+				c.offer(w, &b)
+			}
+		}
+		slices.Sort(all)
+		slices.Reverse(all)
+		var got []float64
+		for _, w := range c.scores {
+			got = append(got, w.guess)
+		}
+		if want := all[:min(tries, len(all))]; !slices.Equal(got, want) {
+			t.Fatalf("%d of %d offers: kept %v, want %v", tries, len(all), got, want)
+		}
+	}
+}

@@ -74,7 +74,7 @@ type Ground struct {
 // Grow makes a forest.
 func Grow(g *Ground, s Shape) *Forest {
 	c := &cutter{Forest: Forest{Items: g.Items}, none: g.None, shape: s, bits: g.Bits,
-		byList: map[string]Ref{}, byKids: map[string]Ref{}, byBox: map[string]uint32{}}
+		byList: make(map[string]Ref, 2*len(g.Items)), byKids: map[string]Ref{}, byBox: make(map[string]uint32, len(g.Items))}
 	c.Trees = c.plant(g.groups(0, g.Every, s.Split), g.Each)
 	c.every = true
 	c.Every = c.plant(g.groups(g.Every, len(g.Items), 0), g.Each)

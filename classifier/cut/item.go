@@ -19,7 +19,7 @@ type Field struct {
 
 // FieldOf is the place of a field.
 func FieldOf(field int) Field {
-	return [NumFields]Field{{0, 32, 32}, {0, 0, 32}, {1, 16, 16}, {1, 0, 16}, {1, 32, 8}}[field]
+	return [NumFields]Field{{1, 0, 32}, {0, 0, 32}, {1, 33, 16}, {0, 33, 16}, {1, 50, 8}}[field]
 }
 
 // Item is what a forest is made of: a range in each field, both ends included,

@@ -173,9 +173,9 @@ func encode(list []classifier.Rule, trace []classbench.Header, chunk int) []byte
 	}
 	for i := range trace {
 		k := trace[i].Key
-		b = ne.AppendUint32(ne.AppendUint32(b, uint32(k[0]>>32)), uint32(k[0]))
-		b = ne.AppendUint16(ne.AppendUint16(b, uint16(k[1]>>16)), uint16(k[1]))
-		b = ne.AppendUint32(ne.AppendUint32(b, uint32(k[1]>>32)), uint32(trace[i].Answer+1))
+		b = ne.AppendUint32(ne.AppendUint32(b, k.Source()), k.Destination())
+		b = ne.AppendUint16(ne.AppendUint16(b, k.SourcePort()), k.DestinationPort())
+		b = ne.AppendUint32(ne.AppendUint32(b, uint32(k.Protocol())), uint32(trace[i].Answer+1))
 	}
 	return b
 }

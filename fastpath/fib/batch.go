@@ -15,6 +15,7 @@ type Batch struct {
 	dst4         [BatchMax]uint32
 	dst6         [BatchMax]key
 	open4, open6 [BatchMax]uint8 // places of those that have not ended
+	jumps4       [BatchMax]uint8 // and of those of them that have come to a jump
 	depth        [BatchMax]uint8 // bits that led to the cell of an IPv6 lookup
 }
 
@@ -49,22 +50,33 @@ func unended(c uint32) int { return int((c>>31 | c>>30) & 1) }
 //fastpath:hot
 func (b *Batch) NextHop(i uint8) NextHopID { return NextHopID(b.cells[i] & indexMask) }
 
-// Finish4 brings the open IPv4 lookups to their ends.
+// Finish4 brings the open IPv4 lookups to their ends: block by block where they come to
+// blocks alone, as they do where routes lie close, and the others one by one.
 //
 //fastpath:hot
 func (b *Batch) Finish4(v View, open int) {
 	trie := v.t.trie4
+	blocks, jumps := 0, 0
 	for _, i := range b.open4[:open] {
-		if c := b.cells[i]; c&kindMask == cellBlock {
-			b.cells[i] = atomic.LoadUint32(&trie[c&indexMask<<unitShift+b.dst4[i]>>8&255])
+		c := b.cells[i]
+		if c&kindMask == cellBlock {
+			c = atomic.LoadUint32(&trie[wordOf(c)+b.dst4[i]>>8&255])
+			b.cells[i] = c
 		}
+		b.open4[uint8(blocks)], b.jumps4[uint8(jumps)] = i, i
+		blocks += int(c >> 30 & 1)
+		jumps += int(c >> 31)
 	}
-	for _, i := range b.open4[:open] {
+	for _, i := range b.open4[:blocks] {
+		b.cells[i] = atomic.LoadUint32(&trie[wordOf(b.cells[i])+b.dst4[i]&255])
+	}
+	for _, i := range b.jumps4[:jumps] {
 		b.cells[i] = descend4(trie, b.cells[i], b.dst4[i], 0)
 	}
 }
 
-// Finish6 brings the open IPv6 lookups to their ends.
+// Finish6 brings the open IPv6 lookups to their ends, a step of each at a time. (What is
+// step6 elsewhere stands in the loop: a call costs as much as a step.)
 //
 //fastpath:hot
 func (b *Batch) Finish6(v View, open int) {
@@ -72,7 +84,22 @@ func (b *Batch) Finish6(v View, open int) {
 	for open > 0 {
 		left := 0
 		for _, i := range b.open6[:open] {
-			c, depth := step6(trie, b.cells[i], b.dst6[i], uint32(b.depth[i]))
+			c, k, depth := b.cells[i], &b.dst6[i], uint32(b.depth[i])
+			at := int(wordOf(c))
+			if c < cellJump {
+				w := k.hi
+				if depth >= 64 {
+					w = k.lo
+				}
+				c, depth = atomic.LoadUint32(&trie[at+int(w>>((56-depth)&63)&255)]), depth+8
+			} else {
+				j := (*jump)(trie[at : at+len(jump{})])
+				to, hit := atomic.LoadUint32(&j[jumpMiss]), atomic.LoadUint32(&j[jumpHit])
+				if j.covers6(*k) {
+					to = hit
+				}
+				c, depth = to, j[jumpLen]
+			}
 			b.cells[i], b.depth[i], b.open6[uint8(left)] = c, uint8(depth), i
 			left += unended(c)
 		}

@@ -45,7 +45,7 @@ func (t *Table) wake(i uint32) {
 	}
 	for {
 		top := atomic.LoadUint32(&t.head.intake)
-		atomic.StoreUint32(&r.wake, top)
+		put32(&r.wake, top)
 		if atomic.CompareAndSwapUint32(&t.head.intake, top, i) {
 			return
 		}

@@ -114,6 +114,10 @@ func BenchmarkInsert(b *testing.B) {
 				for at := 0; at < n; at += 256 {
 					w.Lookup(now, ps[at:at+256], out)
 					for i := at; i < at+256; i++ {
+						reverse := ps[i].Key.Reverse()
+						w.Approach(&reverse)
+					}
+					for i := at; i < at+256; i++ {
 						s := Start{Reverse: ps[i].Key.Reverse(), Endpoint: uint32(i % benchEndpoints)}
 						if r := w.Insert(now, &ps[i], &s); r.Outcome != Inserted {
 							b.Fatal(r.Outcome, r.Reason)

@@ -72,7 +72,7 @@ func (t *Table) place(h uint64, ref Ref) bool {
 	for n := range uint64(chains) {
 		b := t.chain(h, n)
 		if c, ok := b.claim(); ok {
-			atomic.StoreUint32(&b.refs[c], uint32(ref))
+			put32(&b.refs[c], uint32(ref)) // exchange is behind it for everybody
 			b.exchange(c, tagClaimed, tagOf(h))
 			return true
 		}
@@ -96,7 +96,7 @@ func (t *Table) displace(h uint64, ref Ref) {
 		for c := range b.refs {
 			if b.tag(c) == tagOf(h) && atomic.LoadUint32(&b.refs[c]) == uint32(ref) {
 				// A lookup takes the reference of a cell before it knows of the tag.
-				atomic.StoreUint32(&b.refs[c], 0)
+				put32(&b.refs[c], 0)
 				b.exchange(c, tagOf(h), tagFree)
 				t.unspill(h, n)
 				return

@@ -20,6 +20,13 @@ type Start struct {
 	Decision
 }
 
+// Approach has the bucket fetched that Insert of a flow locks for its Reverse, and that no
+// lookup has come to: for who is about to make many. It waits for nothing.
+func (w *Worker) Approach(reverse *Key) {
+	h := w.t.seed.hash(reverse)
+	fetchBucket(&w.t.index[h&w.t.mask])
+}
+
 // Insert makes a flow for a packet that was a Miss, or a Reopen, and has been
 // judged. Where another worker made one meanwhile the packet belongs to that, as
 // Lookup would say; then the decision in force is that one's.
@@ -131,7 +138,7 @@ func (e *entry) fill(now Tick, p *Packet, n *Start) word {
 	put(&c.verdict, pair(n.Verdict[1], n.Verdict[0]))
 	put32(&c.nextHop[0], n.NextHop[0])
 	put32(&c.nextHop[1], n.NextHop[1])
-	atomic.StoreUint64(&c.stamp, n.Generation<<1)
+	put(&c.stamp, n.Generation<<1)
 	state := word(atomic.LoadUint64(&c.state))>>incarnationShift<<incarnationShift + incarnationUnit
 	if p.Key.Proto() == pkt.ProtoTCP {
 		s := segment{Packet: p, core: c, state: state}

@@ -18,7 +18,11 @@ type Key struct {
 	Tail         uint64 // zone 16, family and mark 8, protocol 8, source port 16, destination port 16 bits
 }
 
+// What is set in the tail of a key of each family, in zone 0.
 const (
+	TailIPv4 = tailMark
+	TailIPv6 = tailMark | tailIPv6
+
 	tailMark = 1 << 40 // set in every key of a packet
 	tailIPv6 = 1 << 41
 )

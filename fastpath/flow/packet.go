@@ -57,48 +57,6 @@ type Shape struct {
 	Segments uint16
 }
 
-// Quick is Read for most packets, of TCP and UDP with their transport header l4
-// bytes behind the IP header's begin, which is checked. It is false, and p is not
-// to be used, where Read must look closer.
-//
-//fastpath:hot
-func (p *Packet) Quick(b []byte, l4, length uint32, proto uint8, ipv6 bool, segments uint16) bool {
-	if l4 < pkt.IPv4Size || uint64(l4)+8 > uint64(len(b)) {
-		return false
-	}
-	k := &p.Key
-	mark := uint64(tailMark)
-	if ipv6 {
-		if len(b) < pkt.IPv6Size {
-			return false
-		}
-		a := (*[32]byte)(b[8:40])
-		k.SrcHi, k.SrcLo = binary.BigEndian.Uint64(a[0:8]), binary.BigEndian.Uint64(a[8:16])
-		k.DstHi, k.DstLo = binary.BigEndian.Uint64(a[16:24]), binary.BigEndian.Uint64(a[24:32])
-		mark |= tailIPv6
-	} else {
-		a := binary.BigEndian.Uint64(b[12:20])
-		k.SrcHi, k.SrcLo, k.DstHi, k.DstLo = 0, a>>32, 0, a&0xffffffff
-	}
-	k.Tail = mark | uint64(proto)<<32 | uint64(binary.BigEndian.Uint32(b[l4:l4+4]))
-	p.Bytes, p.Segments, p.Why, p.Flags, p.Scale = length, segments, NoReason, 0, 0
-	if proto == pkt.ProtoUDP {
-		p.Kind = Plain
-		return true
-	}
-	if uint64(l4)+20 > uint64(len(b)) {
-		return false
-	}
-	h := (*[20]byte)(b[l4:])
-	flags, size := h[13], uint32(h[12]>>4)*4
-	if proto != pkt.ProtoTCP || flags&(SYN|FIN|RST|ACK) != ACK || size < 20 || size > length-l4 || size > uint32(len(b))-l4 {
-		return false
-	}
-	p.Seq, p.Ack = binary.BigEndian.Uint32(h[4:8]), binary.BigEndian.Uint32(h[8:12])
-	p.Flags, p.Window, p.Length, p.Kind = flags, binary.BigEndian.Uint16(h[14:16]), length-l4-size, Steady
-	return true
-}
-
 // Read fills p from b, which begins with a checked IP header and holds the
 // packet's first bytes: all, or at least its headers. Nothing behind the
 // IP header is believed.

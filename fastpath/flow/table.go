@@ -236,6 +236,7 @@ func (t *Table) pop() uint32 {
 		}
 		next := atomic.LoadUint32(&t.entries[i].rest.next)
 		if atomic.CompareAndSwapUint64(&t.head.freed, top, (top>>32+1)<<32|uint64(next)) {
+			fetchEntry(&t.entries[next]) // of the next new flow
 			return i
 		}
 	}

@@ -6,9 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"margay.dev/margay/api/v3/fabric"
+	"margay.dev/margay/api/v3/felix"
+	"margay.dev/margay/api/v3/qos"
 )
 
 // ErrForeign is what Decode says of an object that is not of the group.
@@ -35,7 +41,7 @@ func DecodeAll(manifest []byte) ([]Object, error) {
 	var objects []Object
 	var faults []error
 	for i, part := range parts {
-		o, err := decode(part)
+		o, err := DecodeJSON(part)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("read object %d of the manifest: %w", i+1, err))
 			continue
@@ -58,11 +64,11 @@ func Decode(document []byte) (Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read YAML: %w", err)
 	}
-	return decode(text)
+	return DecodeJSON(text)
 }
 
-// decode is Decode of JSON.
-func decode(text []byte) (Object, error) {
+// DecodeJSON is Decode of what is JSON already, a tenth of the work.
+func DecodeJSON(text []byte) (Object, error) {
 	var h header
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(text, &h); err != nil {
 		return nil, fmt.Errorf("read object: %w", mistaken(err))
@@ -90,7 +96,15 @@ func mistaken(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	return fmt.Errorf("%s: got %s, want %s", e.Field, e.Value, wanted(e.Type))
+	return fmt.Errorf("%s: got %s, want %s", inManifest(e.Field), e.Value, wanted(e.Type))
+}
+
+// inManifest is the path of a field as a manifest has it: without the names of
+// types that stand in others, which alone begin with capitals.
+func inManifest(path string) string {
+	return strings.Join(slices.DeleteFunc(strings.Split(path, "."), func(name string) bool {
+		return name != "" && name[0] >= 'A' && name[0] <= 'Z'
+	}), ".")
 }
 
 // wanted says what a field of a type is in a manifest.
@@ -98,7 +112,11 @@ func wanted(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[Port]():
 		return "a number from 0 to 65535, a range as 80:90, or a name"
-	case reflect.TypeFor[Protocol](), reflect.TypeFor[DSCP]():
+	case reflect.TypeFor[felix.PortRange]():
+		return "a number from 0 to 65535, or a range as 80:90"
+	case reflect.TypeFor[fabric.ASNumber]():
+		return "a number from 0 to 4294967295, or one as 1.10 in quotes"
+	case reflect.TypeFor[Protocol](), reflect.TypeFor[qos.DSCP]():
 		return "a name, or a number"
 	}
 	switch t.Kind() {
@@ -125,7 +143,7 @@ func wanted(t reflect.Type) string {
 // Empty documents are left out.
 func Split(manifest []byte) ([][]byte, error) {
 	var parts [][]byte
-	for i, d := range documents(manifest) {
+	for i, d := range Documents(manifest) {
 		if len(bytes.TrimSpace(d)) == 0 {
 			continue
 		}
@@ -177,8 +195,9 @@ func flatten(parts [][]byte, text []byte, depth int) ([][]byte, error) {
 	return parts, nil
 }
 
-// documents cuts YAML at the lines that begin with three dashes.
-func documents(manifest []byte) [][]byte {
+// Documents cuts YAML at the lines that begin with three dashes. Put together again
+// with three dashes between them, they are the manifest, byte for byte.
+func Documents(manifest []byte) [][]byte {
 	var all [][]byte
 	begin := 0
 	for at := 0; at < len(manifest); {

@@ -101,8 +101,10 @@ func TestExamplesUseEveryField(t *testing.T) {
 	}
 }
 
-// ours reports whether a type is of this package.
-func ours(t reflect.Type) bool { return t.PkgPath() == reflect.TypeFor[v3.Rule]().PkgPath() }
+// ours reports whether a type is of this package, or of one below it.
+func ours(t reflect.Type) bool {
+	return strings.HasPrefix(t.PkgPath(), reflect.TypeFor[v3.Rule]().PkgPath())
+}
 
 // walk notes the fields of our types that hold something.
 func walk(v reflect.Value, used map[string]bool) {

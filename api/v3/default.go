@@ -144,3 +144,18 @@ func (h *HostEndpoint) Default(TypesBy) {}
 // Default puts the endpoint into the namespace default, where it says nothing of
 // it.
 func (w *WorkloadEndpoint) Default(TypesBy) { namespace(&w.Namespace) }
+
+// Default has nothing to do.
+func (n *Node) Default(TypesBy) {}
+
+// Default fills in what a pool does not say.
+func (p *IPPool) Default(TypesBy) { p.Spec.Default() }
+
+// Default has nothing to do.
+func (c *FelixConfiguration) Default(TypesBy) {}
+
+// Default has nothing to do.
+func (c *ClusterInformation) Default(TypesBy) {}
+
+// Default has nothing to do.
+func (c *PendingChange) Default(TypesBy) {}

@@ -10,6 +10,9 @@
 //	Profile              rules and labels that endpoints name, when no policy decides
 //	WorkloadEndpoint     an interface of a pod, or of a machine
 //	HostEndpoint         an interface of a node itself
+//	Node, IPPool         the machines and the addresses of the network (package fabric)
+//	FelixConfiguration   settings of agents (package felix)
+//	ClusterInformation   what all know of the cluster
 //
 // What a field means is said beside it, what it may hold too. A manifest goes
 //
@@ -26,4 +29,4 @@
 // +kubebuilder:object:generate=true
 package v3
 
-//go:generate ../../hack/controller-gen.sh ./api/v3
+//go:generate ../../hack/controller-gen.sh ./api/v3/...

@@ -21,16 +21,18 @@ type faults struct {
 // lists may stop.
 func (f *faults) full() bool { return f.more }
 
-// add tells of a fault, with a value of it no longer than a line.
-func (f *faults) add(e *field.Error) {
-	if len(f.list) == MaxFaults {
-		f.more = true
-		return
+// add tells of faults, with a value of each no longer than a line.
+func (f *faults) add(faults ...*field.Error) {
+	for _, e := range faults {
+		if len(f.list) == MaxFaults {
+			f.more = true
+			return
+		}
+		if s, ok := e.BadValue.(string); ok {
+			e.BadValue = cut(s)
+		}
+		f.list = append(f.list, e)
 	}
-	if s, ok := e.BadValue.(string); ok {
-		e.BadValue = cut(s)
-	}
-	f.list = append(f.list, e)
 }
 
 // invalid says what a value must be instead.

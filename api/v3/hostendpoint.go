@@ -48,6 +48,7 @@ type EndpointPort struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=hep
+// +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.node`
 // +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.spec.interfaceName`
 type HostEndpoint struct {
@@ -57,6 +58,10 @@ type HostEndpoint struct {
 	// Spec is what is meant, and what applies.
 	// +optional
 	Spec HostEndpointSpec `json:"spec,omitzero"`
+
+	// Status is what became of it.
+	// +optional
+	Status Status `json:"status,omitzero"`
 }
 
 // HostEndpointList is a list of them.

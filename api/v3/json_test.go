@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	v3 "margay.dev/margay/api/v3"
+	"margay.dev/margay/api/v3/qos"
 )
 
 func TestTextOrNumber(t *testing.T) {
 	type all struct {
 		Protocol *v3.Protocol `json:"protocol,omitempty"`
 		Port     *v3.Port     `json:"port,omitempty"`
-		DSCP     *v3.DSCP     `json:"dscp,omitempty"`
+		DSCP     *qos.DSCP    `json:"dscp,omitempty"`
 	}
 	tests := map[string]struct{ in, out string }{
 		"a protocol by name":                   {`{"protocol":"ICMPv6"}`, ""},

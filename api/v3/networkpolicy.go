@@ -80,6 +80,7 @@ type NetworkPolicySpec struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:shortName=np
+// +kubebuilder:subresource:status
 // +kubebuilder:selectablefield:JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
@@ -91,6 +92,10 @@ type NetworkPolicy struct {
 	// Spec is what the policy says.
 	// +optional
 	Spec NetworkPolicySpec `json:"spec,omitzero"`
+
+	// Status is what became of it.
+	// +optional
+	Status Status `json:"status,omitzero"`
 }
 
 // NetworkPolicyList is a list of them.
@@ -139,6 +144,7 @@ type GlobalNetworkPolicySpec struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=gnp
+// +kubebuilder:subresource:status
 // +kubebuilder:selectablefield:JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
@@ -150,6 +156,10 @@ type GlobalNetworkPolicy struct {
 	// Spec is what the policy says.
 	// +optional
 	Spec GlobalNetworkPolicySpec `json:"spec,omitzero"`
+
+	// Status is what became of it.
+	// +optional
+	Status Status `json:"status,omitzero"`
 }
 
 // GlobalNetworkPolicyList is a list of them.

@@ -7,6 +7,13 @@ type NetworkSetSpec struct {
 	// Nets are addresses in CIDR form, or single ones, of both families.
 	// +optional
 	Nets []string `json:"nets,omitempty"`
+
+	// AllowedEgressDomains are names of hosts, and patterns of names, whose
+	// addresses are of the set too, where an egress rule that allows picks it as
+	// destination: those that DNS tells endpoints. A pattern has one asterisk, which
+	// stands for one label or several, not for the last.
+	// +optional
+	AllowedEgressDomains []string `json:"allowedEgressDomains,omitempty"`
 }
 
 // NetworkSet is addresses that selectors pick by the set's labels, which it
@@ -14,6 +21,7 @@ type NetworkSetSpec struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:shortName=netset
+// +kubebuilder:subresource:status
 type NetworkSet struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -21,6 +29,10 @@ type NetworkSet struct {
 	// Spec is the addresses.
 	// +optional
 	Spec NetworkSetSpec `json:"spec,omitzero"`
+
+	// Status is what became of it.
+	// +optional
+	Status Status `json:"status,omitzero"`
 }
 
 // NetworkSetList is a list of them.
@@ -37,6 +49,13 @@ type GlobalNetworkSetSpec struct {
 	// Nets are addresses in CIDR form, or single ones, of both families.
 	// +optional
 	Nets []string `json:"nets,omitempty"`
+
+	// AllowedEgressDomains are names of hosts, and patterns of names, whose
+	// addresses are of the set too, where an egress rule that allows picks it as
+	// destination: those that DNS tells endpoints. A pattern has one asterisk, which
+	// stands for one label or several, not for the last.
+	// +optional
+	AllowedEgressDomains []string `json:"allowedEgressDomains,omitempty"`
 }
 
 // GlobalNetworkSet is addresses that selectors pick by the set's labels, if they
@@ -44,6 +63,7 @@ type GlobalNetworkSetSpec struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=gns
+// +kubebuilder:subresource:status
 type GlobalNetworkSet struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -51,6 +71,10 @@ type GlobalNetworkSet struct {
 	// Spec is the addresses.
 	// +optional
 	Spec GlobalNetworkSetSpec `json:"spec,omitzero"`
+
+	// Status is what became of it.
+	// +optional
+	Status Status `json:"status,omitzero"`
 }
 
 // GlobalNetworkSetList is a list of them.

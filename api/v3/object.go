@@ -21,34 +21,7 @@ type Object interface {
 	// none is nil, and at most MaxFaults and one that says that there are more. It
 	// expects what Default fills in.
 	Validate() field.ErrorList
-}
 
-// New is an empty resource of a kind, without even the kind in it; nil for a kind
-// that the group has not.
-func New(kind string) Object {
-	switch kind {
-	case KindNetworkPolicy:
-		return &NetworkPolicy{}
-	case KindGlobalNetworkPolicy:
-		return &GlobalNetworkPolicy{}
-	case KindStagedNetworkPolicy:
-		return &StagedNetworkPolicy{}
-	case KindStagedGlobalNetworkPolicy:
-		return &StagedGlobalNetworkPolicy{}
-	case KindStagedKubernetesNetworkPolicy:
-		return &StagedKubernetesNetworkPolicy{}
-	case KindTier:
-		return &Tier{}
-	case KindNetworkSet:
-		return &NetworkSet{}
-	case KindGlobalNetworkSet:
-		return &GlobalNetworkSet{}
-	case KindProfile:
-		return &Profile{}
-	case KindHostEndpoint:
-		return &HostEndpoint{}
-	case KindWorkloadEndpoint:
-		return &WorkloadEndpoint{}
-	}
-	return nil
+	// Conditions is where its status says what became of it.
+	Conditions() *[]metav1.Condition
 }

@@ -36,6 +36,7 @@ type StagedNetworkPolicySpec struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:shortName=snp
+// +kubebuilder:subresource:status
 // +kubebuilder:selectablefield:JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
@@ -47,6 +48,10 @@ type StagedNetworkPolicy struct {
 	// Spec is what the policy says.
 	// +optional
 	Spec StagedNetworkPolicySpec `json:"spec,omitzero"`
+
+	// Status is what became of it.
+	// +optional
+	Status Status `json:"status,omitzero"`
 }
 
 // StagedNetworkPolicyList is a list of them.
@@ -76,6 +81,7 @@ type StagedGlobalNetworkPolicySpec struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=sgnp
+// +kubebuilder:subresource:status
 // +kubebuilder:selectablefield:JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
@@ -87,6 +93,10 @@ type StagedGlobalNetworkPolicy struct {
 	// Spec is what the policy says.
 	// +optional
 	Spec StagedGlobalNetworkPolicySpec `json:"spec,omitzero"`
+
+	// Status is what became of it.
+	// +optional
+	Status Status `json:"status,omitzero"`
 }
 
 // StagedGlobalNetworkPolicyList is a list of them.
@@ -131,6 +141,7 @@ type StagedKubernetesNetworkPolicySpec struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:shortName=sknp
+// +kubebuilder:subresource:status
 type StagedKubernetesNetworkPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -138,6 +149,10 @@ type StagedKubernetesNetworkPolicy struct {
 	// Spec is what the policy says.
 	// +optional
 	Spec StagedKubernetesNetworkPolicySpec `json:"spec,omitzero"`
+
+	// Status is what became of it.
+	// +optional
+	Status Status `json:"status,omitzero"`
 }
 
 // StagedKubernetesNetworkPolicyList is a list of them.

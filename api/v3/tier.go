@@ -28,15 +28,6 @@ type TierSpec struct {
 	DefaultAction *Action `json:"defaultAction,omitempty"`
 }
 
-// TierStatus is what became of a tier.
-type TierStatus struct {
-	// Conditions has Ready.
-	// +optional
-	// +listType=map
-	// +listMapKey=type
-	Conditions []metav1.Condition `json:"conditions,omitempty"`
-}
-
 // Tier is a group of policies that are judged together.
 //
 // +kubebuilder:object:root=true
@@ -58,7 +49,7 @@ type Tier struct {
 
 	// Status is what became of it.
 	// +optional
-	Status TierStatus `json:"status,omitzero"`
+	Status Status `json:"status,omitzero"`
 }
 
 // TierList is a list of them.

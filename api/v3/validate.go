@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"margay.dev/margay/api/domain"
 	"margay.dev/margay/api/selector"
 )
 
@@ -97,22 +98,23 @@ func (t *Tier) Validate() field.ErrorList {
 
 // Validate is as Object says.
 func (s *NetworkSet) Validate() field.ErrorList {
-	return networkSet(&s.ObjectMeta, true, s.Spec.Nets)
+	return networkSet(&s.ObjectMeta, true, s.Spec.Nets, s.Spec.AllowedEgressDomains)
 }
 
 // Validate is as Object says.
 func (s *GlobalNetworkSet) Validate() field.ErrorList {
-	return networkSet(&s.ObjectMeta, false, s.Spec.Nets)
+	return networkSet(&s.ObjectMeta, false, s.Spec.Nets, s.Spec.AllowedEgressDomains)
 }
 
 // networkSet judges a set of either kind.
-func networkSet(m *metav1.ObjectMeta, namespaced bool, nets []string) field.ErrorList {
+func networkSet(m *metav1.ObjectMeta, namespaced bool, nets, domains []string) field.ErrorList {
 	f := &faults{}
 	f.meta(m, namespaced, validation.IsDNS1123Subdomain)
 	if _, ok := m.Labels[selector.NamespaceLabel]; ok {
 		f.forbidden(field.NewPath("metadata", "labels"), "the system sets label "+selector.NamespaceLabel+" where a set has a namespace: take it out")
 	}
 	f.nets(field.NewPath("spec", "nets"), nets)
+	f.domains(field.NewPath("spec", "allowedEgressDomains"), domains)
 	return f.all()
 }
 
@@ -298,6 +300,18 @@ func (f *faults) nets(p *field.Path, nets []string) {
 		}
 		if _, err := ParseNet(n); err != nil {
 			f.invalid(p.Index(i), n, err.Error())
+		}
+	}
+}
+
+// domains wants names of hosts, and patterns of them.
+func (f *faults) domains(p *field.Path, domains []string) {
+	for i, d := range domains {
+		if f.full() {
+			return
+		}
+		if _, err := domain.Parse(d); err != nil {
+			f.invalid(p.Index(i), d, err.Error())
 		}
 	}
 }

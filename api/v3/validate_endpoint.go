@@ -64,7 +64,7 @@ func (w *WorkloadEndpoint) Validate() field.ErrorList {
 	}
 	f.nets(spec.Child("allowSpoofedSourcePrefixes"), s.AllowSpoofedSourcePrefixes)
 	if s.QoSControls != nil {
-		f.qos(spec.Child("qosControls"), s.QoSControls)
+		f.add(s.QoSControls.Validate(spec.Child("qosControls"))...)
 	}
 	return f.all()
 }
@@ -140,38 +140,5 @@ func (f *faults) endpointPort(p *field.Path, name string, protocol Protocol, por
 	}
 	if port == 0 {
 		f.required(p.Child("port"), "want 1 to 65535")
-	}
-}
-
-// qos wants limits in their ranges; 0 is none.
-func (f *faults) qos(p *field.Path, q *QoSControls) {
-	const k, m, t, peta = 1_000, 1_000_000, 1_000_000_000_000, 1_000_000_000_000_000
-	for _, l := range []struct {
-		name             string
-		value, low, high int64
-	}{
-		{"ingressBandwidth", q.IngressBandwidth, k, peta},
-		{"egressBandwidth", q.EgressBandwidth, k, peta},
-		{"ingressBurst", q.IngressBurst, k, 34_359_738_360},
-		{"egressBurst", q.EgressBurst, k, 34_359_738_360},
-		{"ingressPeakrate", q.IngressPeakrate, max(k+10, q.IngressBandwidth+1), peta + 10*t},
-		{"egressPeakrate", q.EgressPeakrate, max(k+10, q.EgressBandwidth+1), peta + 10*t},
-		{"ingressMinburst", q.IngressMinburst, k, 100 * m},
-		{"egressMinburst", q.EgressMinburst, k, 100 * m},
-		{"ingressPacketRate", q.IngressPacketRate, 1, 10 * k},
-		{"egressPacketRate", q.EgressPacketRate, 1, 10 * k},
-		{"ingressPacketBurst", q.IngressPacketBurst, 1, 10 * k},
-		{"egressPacketBurst", q.EgressPacketBurst, 1, 10 * k},
-		{"ingressMaxConnections", q.IngressMaxConnections, 1, 1<<32 - 1},
-		{"egressMaxConnections", q.EgressMaxConnections, 1, 1<<32 - 1},
-	} {
-		if l.value != 0 && (l.value < l.low || l.value > l.high) {
-			f.invalidf(p.Child(l.name), l.value, "want %d to %d, or leave it out", l.low, l.high)
-		}
-	}
-	if q.DSCP != nil {
-		if _, known := q.DSCP.Value(); !known {
-			f.invalid(p.Child("dscp"), q.DSCP.String(), "want 0 to 63, DF, EF, CS0 to CS7, or AF11 to AF43")
-		}
 	}
 }

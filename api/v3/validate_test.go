@@ -249,6 +249,8 @@ func TestSetsAndProfiles(t *testing.T) {
 		"NetworkSet of a CIDR that is too long":      {"GlobalNetworkSet\nmetadata: {name: a}\nspec: {nets: ['fd00::/129']}", []string{"spec.nets[0]: want one as"}},
 		"NetworkSet of IPv4 in the clothes of IPv6":  {"NetworkSet\nmetadata: {name: a}\nspec: {nets: ['::ffff:10.0.0.0/104', '::ffff:1.2.3.4']}", []string{"spec.nets[0]: write it as IPv4", "spec.nets[1]: write it as IPv4"}},
 		"NetworkSet with a zone":                     {"NetworkSet\nmetadata: {name: a}\nspec: {nets: ['fe80::1%eth0']}", []string{"spec.nets[0]: no address"}},
+		"NetworkSet of domains":                      {"NetworkSet\nmetadata: {name: a}\nspec: {allowedEgressDomains: [example.com, '*.Example.com.', 'a.*.b.c', bücher.example]}", nil},
+		"GlobalNetworkSet of what is no domain":      {"GlobalNetworkSet\nmetadata: {name: a}\nspec: {allowedEgressDomains: [example.com, '*', 'g*.com', '*.*.com', 'a..b', '']}", []string{"spec.allowedEgressDomains[1]: last place", "spec.allowedEgressDomains[2]: not a whole label", "spec.allowedEgressDomains[3]: two asterisks", "spec.allowedEgressDomains[4]: a label is empty", "spec.allowedEgressDomains[5]: 0 bytes"}},
 		"NetworkSet with the system's label":         {"NetworkSet\nmetadata: {name: a, labels: {projectcalico.org/namespace: a}}", []string{"metadata.labels: take it out"}},
 		"GlobalNetworkSet with the system's label":   {"GlobalNetworkSet\nmetadata: {name: a, labels: {projectcalico.org/namespace: a}}", []string{"metadata.labels: take it out"}},
 		"Profile with rules that are judged":         {"Profile\nmetadata: {name: a}\nspec: {ingress: [{action: None}], egress: [{action: None}]}", []string{"spec.ingress[0].action: Pass", "spec.egress[0].action: Pass"}},

@@ -1,6 +1,10 @@
 package v3
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"margay.dev/margay/api/v3/qos"
+)
 
 // WorkloadEndpointSpec says what an interface of a workload is, and what applies
 // to it.
@@ -71,7 +75,7 @@ type WorkloadEndpointSpec struct {
 
 	// QoSControls limit what it may use.
 	// +optional
-	QoSControls *QoSControls `json:"qosControls,omitempty"`
+	QoSControls *qos.Controls `json:"qosControls,omitempty"`
 }
 
 // IPNAT is an address by which others may reach an endpoint's.
@@ -104,72 +108,6 @@ type WorkloadEndpointPort struct {
 	HostIP string `json:"hostIP,omitempty"`
 }
 
-// QoSControls limit what an endpoint may use, seen from the endpoint. What is 0 has
-// no limit, or the default that is said.
-type QoSControls struct {
-	// IngressBandwidth is in bits a second, 1k to 1P.
-	// +optional
-	IngressBandwidth int64 `json:"ingressBandwidth,omitempty"`
-
-	// EgressBandwidth is in bits a second, 1k to 1P.
-	// +optional
-	EgressBandwidth int64 `json:"egressBandwidth,omitempty"`
-
-	// IngressBurst is in bits, 1k to 34,359,738,360; 4Gi where there is a bandwidth.
-	// +optional
-	IngressBurst int64 `json:"ingressBurst,omitempty"`
-
-	// EgressBurst is in bits, 1k to 34,359,738,360; 4Gi where there is a bandwidth.
-	// +optional
-	EgressBurst int64 `json:"egressBurst,omitempty"`
-
-	// IngressPeakrate is in bits a second, more than the bandwidth, 1.01k to 1.01P.
-	// +optional
-	IngressPeakrate int64 `json:"ingressPeakrate,omitempty"`
-
-	// EgressPeakrate is in bits a second, more than the bandwidth, 1.01k to 1.01P.
-	// +optional
-	EgressPeakrate int64 `json:"egressPeakrate,omitempty"`
-
-	// IngressMinburst is in bytes, 1k to 100M: what may pass at once at the peak
-	// rate; the MTU where there is one.
-	// +optional
-	IngressMinburst int64 `json:"ingressMinburst,omitempty"`
-
-	// EgressMinburst is in bytes, 1k to 100M: what may pass at once at the peak
-	// rate; the MTU where there is one.
-	// +optional
-	EgressMinburst int64 `json:"egressMinburst,omitempty"`
-
-	// IngressPacketRate is packets a second, 1 to 10k.
-	// +optional
-	IngressPacketRate int64 `json:"ingressPacketRate,omitempty"`
-
-	// EgressPacketRate is packets a second, 1 to 10k.
-	// +optional
-	EgressPacketRate int64 `json:"egressPacketRate,omitempty"`
-
-	// IngressPacketBurst is packets at once, 1 to 10k; 5 where there is a rate.
-	// +optional
-	IngressPacketBurst int64 `json:"ingressPacketBurst,omitempty"`
-
-	// EgressPacketBurst is packets at once, 1 to 10k; 5 where there is a rate.
-	// +optional
-	EgressPacketBurst int64 `json:"egressPacketBurst,omitempty"`
-
-	// IngressMaxConnections is connections at once, 1 to 4,294,967,295.
-	// +optional
-	IngressMaxConnections int64 `json:"ingressMaxConnections,omitempty"`
-
-	// EgressMaxConnections is connections at once, 1 to 4,294,967,295.
-	// +optional
-	EgressMaxConnections int64 `json:"egressMaxConnections,omitempty"`
-
-	// DSCP is what the packets that it sends are marked with.
-	// +optional
-	DSCP *DSCP `json:"dscp,omitempty"`
-}
-
 // WorkloadEndpoint is an interface of a workload. In a Kubernetes cluster it
 // follows from a pod and is stored nowhere, so there is no CRD of it.
 //
@@ -182,6 +120,10 @@ type WorkloadEndpoint struct {
 	// Spec is what the endpoint is.
 	// +optional
 	Spec WorkloadEndpointSpec `json:"spec,omitzero"`
+
+	// Status is what became of it.
+	// +optional
+	Status Status `json:"status,omitzero"`
 }
 
 // WorkloadEndpointList is a list of them.

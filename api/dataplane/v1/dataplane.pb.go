@@ -192,6 +192,8 @@ type ClientMessage struct {
 	//	*ClientMessage_Hello
 	//	*ClientMessage_Chunk
 	//	*ClientMessage_Commit
+	//	*ClientMessage_HearAnswers
+	//	*ClientMessage_AnswersRead
 	Message       isClientMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -261,6 +263,24 @@ func (x *ClientMessage) GetCommit() *Commit {
 	return nil
 }
 
+func (x *ClientMessage) GetHearAnswers() *HearAnswers {
+	if x != nil {
+		if x, ok := x.Message.(*ClientMessage_HearAnswers); ok {
+			return x.HearAnswers
+		}
+	}
+	return nil
+}
+
+func (x *ClientMessage) GetAnswersRead() *AnswersRead {
+	if x != nil {
+		if x, ok := x.Message.(*ClientMessage_AnswersRead); ok {
+			return x.AnswersRead
+		}
+	}
+	return nil
+}
+
 type isClientMessage_Message interface {
 	isClientMessage_Message()
 }
@@ -277,11 +297,23 @@ type ClientMessage_Commit struct {
 	Commit *Commit `protobuf:"bytes,3,opt,name=commit,proto3,oneof"`
 }
 
+type ClientMessage_HearAnswers struct {
+	HearAnswers *HearAnswers `protobuf:"bytes,60,opt,name=hear_answers,json=hearAnswers,proto3,oneof"`
+}
+
+type ClientMessage_AnswersRead struct {
+	AnswersRead *AnswersRead `protobuf:"bytes,61,opt,name=answers_read,json=answersRead,proto3,oneof"`
+}
+
 func (*ClientMessage_Hello) isClientMessage_Message() {}
 
 func (*ClientMessage_Chunk) isClientMessage_Message() {}
 
 func (*ClientMessage_Commit) isClientMessage_Message() {}
+
+func (*ClientMessage_HearAnswers) isClientMessage_Message() {}
+
+func (*ClientMessage_AnswersRead) isClientMessage_Message() {}
 
 type ServerMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -291,6 +323,7 @@ type ServerMessage struct {
 	//	*ServerMessage_Ack
 	//	*ServerMessage_Refusal
 	//	*ServerMessage_Condition
+	//	*ServerMessage_Overheard
 	Message       isServerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -369,6 +402,15 @@ func (x *ServerMessage) GetCondition() *Condition {
 	return nil
 }
 
+func (x *ServerMessage) GetOverheard() *Overheard {
+	if x != nil {
+		if x, ok := x.Message.(*ServerMessage_Overheard); ok {
+			return x.Overheard
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Message interface {
 	isServerMessage_Message()
 }
@@ -389,6 +431,10 @@ type ServerMessage_Condition struct {
 	Condition *Condition `protobuf:"bytes,4,opt,name=condition,proto3,oneof"`
 }
 
+type ServerMessage_Overheard struct {
+	Overheard *Overheard `protobuf:"bytes,60,opt,name=overheard,proto3,oneof"`
+}
+
 func (*ServerMessage_Welcome) isServerMessage_Message() {}
 
 func (*ServerMessage_Ack) isServerMessage_Message() {}
@@ -396,6 +442,8 @@ func (*ServerMessage_Ack) isServerMessage_Message() {}
 func (*ServerMessage_Refusal) isServerMessage_Message() {}
 
 func (*ServerMessage_Condition) isServerMessage_Message() {}
+
+func (*ServerMessage_Overheard) isServerMessage_Message() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -463,6 +511,7 @@ type Welcome struct {
 	Server        string                 `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
 	BootId        string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"` // new for each run of the dataplane
 	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`      // in force now, 0 if none
+	Overhears     bool                   `protobuf:"varint,60,opt,name=overhears,proto3" json:"overhears,omitempty"`       // HearAnswers is understood
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -523,6 +572,13 @@ func (x *Welcome) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *Welcome) GetOverhears() bool {
+	if x != nil {
+		return x.Overhears
+	}
+	return false
 }
 
 // Chunk is part of a commit: objects to set, by key, and keys to remove.
@@ -1393,7 +1449,8 @@ func (x *RouteColumns) GetNextHops6() []uint32 {
 	return nil
 }
 
-// Endpoint is a workload behind a port. Its addresses are routed to the port.
+// Endpoint is a workload behind a port, whose addresses are routed to the port; or, with
+// host set, the node itself on one of its ports.
 type Endpoint struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1407,6 +1464,11 @@ type Endpoint struct {
 	// Of staged policies: judged beside the others and counted, never enforced.
 	StagedEgress  []*Stage `protobuf:"bytes,9,rep,name=staged_egress,json=stagedEgress,proto3" json:"staged_egress,omitempty"`
 	StagedIngress []*Stage `protobuf:"bytes,10,rep,name=staged_ingress,json=stagedIngress,proto3" json:"staged_ingress,omitempty"`
+	// The node's own endpoint on a port that leads to others, such as an uplink: it judges what
+	// the node forwards, ingress what comes in by the port, egress what leaves by it. What comes
+	// from the node itself, or is for it, is not asked about; what goes past all stages is
+	// allowed. It has no addresses, no mac and no host_denied.
+	Host          bool `protobuf:"varint,70,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1511,10 +1573,17 @@ func (x *Endpoint) GetStagedIngress() []*Stage {
 	return nil
 }
 
+func (x *Endpoint) GetHost() bool {
+	if x != nil {
+		return x.Host
+	}
+	return false
+}
+
 // Stage is a tier of policy that concerns an endpoint in one direction, or its
 // profiles, which come last. A packet that one stage passes, or leaves
 // undecided where undecided_passes, is for the next one; behind the last it is
-// denied.
+// denied, or allowed where the endpoint is a host's.
 type Stage struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Program4        uint32                 `protobuf:"varint,1,opt,name=program4,proto3" json:"program4,omitempty"` // for IPv4; 0 decides nothing
@@ -2020,6 +2089,212 @@ func (x *Steering) GetServices() []*Steering_Service {
 	return nil
 }
 
+// HearAnswers has the dataplane send what endpoints and servers of names say to
+// each other (Overheard), from now on or, where hear is false, no longer. It holds
+// for the stream. While nobody hears, no packet waits.
+type HearAnswers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hear          bool                   `protobuf:"varint,1,opt,name=hear,proto3" json:"hear,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HearAnswers) Reset() {
+	*x = HearAnswers{}
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HearAnswers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HearAnswers) ProtoMessage() {}
+
+func (x *HearAnswers) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HearAnswers.ProtoReflect.Descriptor instead.
+func (*HearAnswers) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *HearAnswers) GetHear() bool {
+	if x != nil {
+		return x.Hear
+	}
+	return false
+}
+
+// Overheard is a packet between an endpoint and port 53 of whom it asks, by UDP or
+// TCP, of a flow that policy allows. Of TCP there are the answers alone, segment by
+// segment. What is held goes on when AnswersRead names its id, and soon
+// without that: packets may pass that were not overheard (see
+// margay_overheard_packets_total).
+type Overheard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`        // of what is held; 0: it has gone on
+	Client        []byte                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"` // the address that asks: 4 or 16 bytes
+	ClientPort    uint32                 `protobuf:"varint,3,opt,name=client_port,json=clientPort,proto3" json:"client_port,omitempty"`
+	Server        []byte                 `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"` // whom it asks
+	Query         bool                   `protobuf:"varint,5,opt,name=query,proto3" json:"query,omitempty"`  // from client to server, else an answer
+	Tcp           bool                   `protobuf:"varint,6,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	Sequence      uint32                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"` // TCP: of the segment
+	Begins        bool                   `protobuf:"varint,8,opt,name=begins,proto3" json:"begins,omitempty"`     // TCP: the segment has SYN
+	Payload       []byte                 `protobuf:"bytes,9,opt,name=payload,proto3" json:"payload,omitempty"`    // behind the UDP or TCP header
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Overheard) Reset() {
+	*x = Overheard{}
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Overheard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Overheard) ProtoMessage() {}
+
+func (x *Overheard) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Overheard.ProtoReflect.Descriptor instead.
+func (*Overheard) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Overheard) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Overheard) GetClient() []byte {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *Overheard) GetClientPort() uint32 {
+	if x != nil {
+		return x.ClientPort
+	}
+	return 0
+}
+
+func (x *Overheard) GetServer() []byte {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+func (x *Overheard) GetQuery() bool {
+	if x != nil {
+		return x.Query
+	}
+	return false
+}
+
+func (x *Overheard) GetTcp() bool {
+	if x != nil {
+		return x.Tcp
+	}
+	return false
+}
+
+func (x *Overheard) GetSequence() uint32 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Overheard) GetBegins() bool {
+	if x != nil {
+		return x.Begins
+	}
+	return false
+}
+
+func (x *Overheard) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+// AnswersRead lets packets go on, since what they say is in force: commits that
+// follow from it have been acknowledged.
+type AnswersRead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []uint64               `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswersRead) Reset() {
+	*x = AnswersRead{}
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswersRead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswersRead) ProtoMessage() {}
+
+func (x *AnswersRead) ProtoReflect() protoreflect.Message {
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswersRead.ProtoReflect.Descriptor instead.
+func (*AnswersRead) Descriptor() ([]byte, []int) {
+	return file_api_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AnswersRead) GetIds() []uint64 {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
 type NextHop_Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Port          string                 `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
@@ -2032,7 +2307,7 @@ type NextHop_Member struct {
 
 func (x *NextHop_Member) Reset() {
 	*x = NextHop_Member{}
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[23]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2319,7 @@ func (x *NextHop_Member) String() string {
 func (*NextHop_Member) ProtoMessage() {}
 
 func (x *NextHop_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[23]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2374,7 @@ type Steering_Service struct {
 
 func (x *Steering_Service) Reset() {
 	*x = Steering_Service{}
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[24]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2386,7 @@ func (x *Steering_Service) String() string {
 func (*Steering_Service) ProtoMessage() {}
 
 func (x *Steering_Service) ProtoReflect() protoreflect.Message {
-	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[24]
+	mi := &file_api_dataplane_v1_dataplane_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,30 +2427,34 @@ var File_api_dataplane_v1_dataplane_proto protoreflect.FileDescriptor
 
 const file_api_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"\n" +
-	" api/dataplane/v1/dataplane.proto\x12\x13margay.dataplane.v1\"\xb9\x01\n" +
+	" api/dataplane/v1/dataplane.proto\x12\x13margay.dataplane.v1\"\xc7\x02\n" +
 	"\rClientMessage\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.margay.dataplane.v1.HelloH\x00R\x05hello\x122\n" +
 	"\x05chunk\x18\x02 \x01(\v2\x1a.margay.dataplane.v1.ChunkH\x00R\x05chunk\x125\n" +
-	"\x06commit\x18\x03 \x01(\v2\x1b.margay.dataplane.v1.CommitH\x00R\x06commitB\t\n" +
-	"\amessage\"\xfc\x01\n" +
+	"\x06commit\x18\x03 \x01(\v2\x1b.margay.dataplane.v1.CommitH\x00R\x06commit\x12E\n" +
+	"\fhear_answers\x18< \x01(\v2 .margay.dataplane.v1.HearAnswersH\x00R\vhearAnswers\x12E\n" +
+	"\fanswers_read\x18= \x01(\v2 .margay.dataplane.v1.AnswersReadH\x00R\vanswersReadB\t\n" +
+	"\amessage\"\xbc\x02\n" +
 	"\rServerMessage\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.margay.dataplane.v1.WelcomeH\x00R\awelcome\x12,\n" +
 	"\x03ack\x18\x02 \x01(\v2\x18.margay.dataplane.v1.AckH\x00R\x03ack\x128\n" +
 	"\arefusal\x18\x03 \x01(\v2\x1c.margay.dataplane.v1.RefusalH\x00R\arefusal\x12>\n" +
-	"\tcondition\x18\x04 \x01(\v2\x1e.margay.dataplane.v1.ConditionH\x00R\tconditionB\t\n" +
+	"\tcondition\x18\x04 \x01(\v2\x1e.margay.dataplane.v1.ConditionH\x00R\tcondition\x12>\n" +
+	"\toverheard\x18< \x01(\v2\x1e.margay.dataplane.v1.OverheardH\x00R\toverheardB\t\n" +
 	"\amessage\"Z\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1f\n" +
 	"\vmin_version\x18\x02 \x01(\rR\n" +
 	"minVersion\x12\x16\n" +
-	"\x06client\x18\x03 \x01(\tR\x06client\"t\n" +
+	"\x06client\x18\x03 \x01(\tR\x06client\"\x92\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06server\x18\x02 \x01(\tR\x06server\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x04 \x01(\x04R\n" +
-	"generation\"\xf8\a\n" +
+	"generation\x12\x1c\n" +
+	"\toverhears\x18< \x01(\bR\toverhears\"\xf8\a\n" +
 	"\x05Chunk\x12/\n" +
 	"\x05ports\x18\x01 \x03(\v2\x19.margay.dataplane.v1.PortR\x05ports\x12#\n" +
 	"\rremoved_ports\x18\x02 \x03(\tR\fremovedPorts\x12:\n" +
@@ -2269,7 +2548,7 @@ const file_api_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"addresses6\x12\x1a\n" +
 	"\blengths6\x18\x05 \x01(\fR\blengths6\x12\x1d\n" +
 	"\n" +
-	"next_hops6\x18\x06 \x03(\rR\tnextHops6\"\xeb\x03\n" +
+	"next_hops6\x18\x06 \x03(\rR\tnextHops6\"\xff\x03\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x12\x1c\n" +
@@ -2282,7 +2561,8 @@ const file_api_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"hostDenied\x12?\n" +
 	"\rstaged_egress\x18\t \x03(\v2\x1a.margay.dataplane.v1.StageR\fstagedEgress\x12A\n" +
 	"\x0estaged_ingress\x18\n" +
-	" \x03(\v2\x1a.margay.dataplane.v1.StageR\rstagedIngress\">\n" +
+	" \x03(\v2\x1a.margay.dataplane.v1.StageR\rstagedIngress\x12\x12\n" +
+	"\x04host\x18F \x01(\bR\x04host\">\n" +
 	"\x06Policy\x12\x0f\n" +
 	"\vPOLICY_NONE\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2333,7 +2613,22 @@ const file_api_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"\aService\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x12\n" +
-	"\x04last\x18\x03 \x01(\rR\x04last2b\n" +
+	"\x04last\x18\x03 \x01(\rR\x04last\"!\n" +
+	"\vHearAnswers\x12\x12\n" +
+	"\x04hear\x18\x01 \x01(\bR\x04hear\"\xe2\x01\n" +
+	"\tOverheard\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\fR\x06client\x12\x1f\n" +
+	"\vclient_port\x18\x03 \x01(\rR\n" +
+	"clientPort\x12\x16\n" +
+	"\x06server\x18\x04 \x01(\fR\x06server\x12\x14\n" +
+	"\x05query\x18\x05 \x01(\bR\x05query\x12\x10\n" +
+	"\x03tcp\x18\x06 \x01(\bR\x03tcp\x12\x1a\n" +
+	"\bsequence\x18\a \x01(\rR\bsequence\x12\x16\n" +
+	"\x06begins\x18\b \x01(\bR\x06begins\x12\x18\n" +
+	"\apayload\x18\t \x01(\fR\apayload\"\x1f\n" +
+	"\vAnswersRead\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\x04R\x03ids2b\n" +
 	"\tDataplane\x12U\n" +
 	"\aConnect\x12\".margay.dataplane.v1.ClientMessage\x1a\".margay.dataplane.v1.ServerMessage(\x010\x01B0Z.margay.dev/margay/api/dataplane/v1;dataplanev1b\x06proto3"
 
@@ -2350,7 +2645,7 @@ func file_api_dataplane_v1_dataplane_proto_rawDescGZIP() []byte {
 }
 
 var file_api_dataplane_v1_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_dataplane_v1_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_api_dataplane_v1_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_api_dataplane_v1_dataplane_proto_goTypes = []any{
 	(XskPort_Mode)(0),        // 0: margay.dataplane.v1.XskPort.Mode
 	(NextHop_Kind)(0),        // 1: margay.dataplane.v1.NextHop.Kind
@@ -2378,49 +2673,55 @@ var file_api_dataplane_v1_dataplane_proto_goTypes = []any{
 	(*RuleName)(nil),         // 23: margay.dataplane.v1.RuleName
 	(*HostPort)(nil),         // 24: margay.dataplane.v1.HostPort
 	(*Steering)(nil),         // 25: margay.dataplane.v1.Steering
-	(*NextHop_Member)(nil),   // 26: margay.dataplane.v1.NextHop.Member
-	(*Steering_Service)(nil), // 27: margay.dataplane.v1.Steering.Service
+	(*HearAnswers)(nil),      // 26: margay.dataplane.v1.HearAnswers
+	(*Overheard)(nil),        // 27: margay.dataplane.v1.Overheard
+	(*AnswersRead)(nil),      // 28: margay.dataplane.v1.AnswersRead
+	(*NextHop_Member)(nil),   // 29: margay.dataplane.v1.NextHop.Member
+	(*Steering_Service)(nil), // 30: margay.dataplane.v1.Steering.Service
 }
 var file_api_dataplane_v1_dataplane_proto_depIdxs = []int32{
 	5,  // 0: margay.dataplane.v1.ClientMessage.hello:type_name -> margay.dataplane.v1.Hello
 	7,  // 1: margay.dataplane.v1.ClientMessage.chunk:type_name -> margay.dataplane.v1.Chunk
 	8,  // 2: margay.dataplane.v1.ClientMessage.commit:type_name -> margay.dataplane.v1.Commit
-	6,  // 3: margay.dataplane.v1.ServerMessage.welcome:type_name -> margay.dataplane.v1.Welcome
-	9,  // 4: margay.dataplane.v1.ServerMessage.ack:type_name -> margay.dataplane.v1.Ack
-	10, // 5: margay.dataplane.v1.ServerMessage.refusal:type_name -> margay.dataplane.v1.Refusal
-	11, // 6: margay.dataplane.v1.ServerMessage.condition:type_name -> margay.dataplane.v1.Condition
-	12, // 7: margay.dataplane.v1.Chunk.ports:type_name -> margay.dataplane.v1.Port
-	15, // 8: margay.dataplane.v1.Chunk.addresses:type_name -> margay.dataplane.v1.Address
-	15, // 9: margay.dataplane.v1.Chunk.removed_addresses:type_name -> margay.dataplane.v1.Address
-	16, // 10: margay.dataplane.v1.Chunk.next_hops:type_name -> margay.dataplane.v1.NextHop
-	17, // 11: margay.dataplane.v1.Chunk.routes:type_name -> margay.dataplane.v1.RouteColumns
-	17, // 12: margay.dataplane.v1.Chunk.removed_routes:type_name -> margay.dataplane.v1.RouteColumns
-	18, // 13: margay.dataplane.v1.Chunk.endpoints:type_name -> margay.dataplane.v1.Endpoint
-	24, // 14: margay.dataplane.v1.Chunk.host_port:type_name -> margay.dataplane.v1.HostPort
-	25, // 15: margay.dataplane.v1.Chunk.steering:type_name -> margay.dataplane.v1.Steering
-	21, // 16: margay.dataplane.v1.Chunk.sets:type_name -> margay.dataplane.v1.SetMembers
-	22, // 17: margay.dataplane.v1.Chunk.programs:type_name -> margay.dataplane.v1.ProgramPart
-	23, // 18: margay.dataplane.v1.Chunk.rules:type_name -> margay.dataplane.v1.RuleName
-	13, // 19: margay.dataplane.v1.Port.xsk:type_name -> margay.dataplane.v1.XskPort
-	14, // 20: margay.dataplane.v1.Port.tun:type_name -> margay.dataplane.v1.TunPort
-	0,  // 21: margay.dataplane.v1.XskPort.mode:type_name -> margay.dataplane.v1.XskPort.Mode
-	1,  // 22: margay.dataplane.v1.NextHop.kind:type_name -> margay.dataplane.v1.NextHop.Kind
-	26, // 23: margay.dataplane.v1.NextHop.members:type_name -> margay.dataplane.v1.NextHop.Member
-	2,  // 24: margay.dataplane.v1.Endpoint.policy:type_name -> margay.dataplane.v1.Endpoint.Policy
-	19, // 25: margay.dataplane.v1.Endpoint.egress:type_name -> margay.dataplane.v1.Stage
-	19, // 26: margay.dataplane.v1.Endpoint.ingress:type_name -> margay.dataplane.v1.Stage
-	19, // 27: margay.dataplane.v1.Endpoint.staged_egress:type_name -> margay.dataplane.v1.Stage
-	19, // 28: margay.dataplane.v1.Endpoint.staged_ingress:type_name -> margay.dataplane.v1.Stage
-	20, // 29: margay.dataplane.v1.SetMembers.joined:type_name -> margay.dataplane.v1.PrefixColumns
-	20, // 30: margay.dataplane.v1.SetMembers.left:type_name -> margay.dataplane.v1.PrefixColumns
-	27, // 31: margay.dataplane.v1.Steering.services:type_name -> margay.dataplane.v1.Steering.Service
-	3,  // 32: margay.dataplane.v1.Dataplane.Connect:input_type -> margay.dataplane.v1.ClientMessage
-	4,  // 33: margay.dataplane.v1.Dataplane.Connect:output_type -> margay.dataplane.v1.ServerMessage
-	33, // [33:34] is the sub-list for method output_type
-	32, // [32:33] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	26, // 3: margay.dataplane.v1.ClientMessage.hear_answers:type_name -> margay.dataplane.v1.HearAnswers
+	28, // 4: margay.dataplane.v1.ClientMessage.answers_read:type_name -> margay.dataplane.v1.AnswersRead
+	6,  // 5: margay.dataplane.v1.ServerMessage.welcome:type_name -> margay.dataplane.v1.Welcome
+	9,  // 6: margay.dataplane.v1.ServerMessage.ack:type_name -> margay.dataplane.v1.Ack
+	10, // 7: margay.dataplane.v1.ServerMessage.refusal:type_name -> margay.dataplane.v1.Refusal
+	11, // 8: margay.dataplane.v1.ServerMessage.condition:type_name -> margay.dataplane.v1.Condition
+	27, // 9: margay.dataplane.v1.ServerMessage.overheard:type_name -> margay.dataplane.v1.Overheard
+	12, // 10: margay.dataplane.v1.Chunk.ports:type_name -> margay.dataplane.v1.Port
+	15, // 11: margay.dataplane.v1.Chunk.addresses:type_name -> margay.dataplane.v1.Address
+	15, // 12: margay.dataplane.v1.Chunk.removed_addresses:type_name -> margay.dataplane.v1.Address
+	16, // 13: margay.dataplane.v1.Chunk.next_hops:type_name -> margay.dataplane.v1.NextHop
+	17, // 14: margay.dataplane.v1.Chunk.routes:type_name -> margay.dataplane.v1.RouteColumns
+	17, // 15: margay.dataplane.v1.Chunk.removed_routes:type_name -> margay.dataplane.v1.RouteColumns
+	18, // 16: margay.dataplane.v1.Chunk.endpoints:type_name -> margay.dataplane.v1.Endpoint
+	24, // 17: margay.dataplane.v1.Chunk.host_port:type_name -> margay.dataplane.v1.HostPort
+	25, // 18: margay.dataplane.v1.Chunk.steering:type_name -> margay.dataplane.v1.Steering
+	21, // 19: margay.dataplane.v1.Chunk.sets:type_name -> margay.dataplane.v1.SetMembers
+	22, // 20: margay.dataplane.v1.Chunk.programs:type_name -> margay.dataplane.v1.ProgramPart
+	23, // 21: margay.dataplane.v1.Chunk.rules:type_name -> margay.dataplane.v1.RuleName
+	13, // 22: margay.dataplane.v1.Port.xsk:type_name -> margay.dataplane.v1.XskPort
+	14, // 23: margay.dataplane.v1.Port.tun:type_name -> margay.dataplane.v1.TunPort
+	0,  // 24: margay.dataplane.v1.XskPort.mode:type_name -> margay.dataplane.v1.XskPort.Mode
+	1,  // 25: margay.dataplane.v1.NextHop.kind:type_name -> margay.dataplane.v1.NextHop.Kind
+	29, // 26: margay.dataplane.v1.NextHop.members:type_name -> margay.dataplane.v1.NextHop.Member
+	2,  // 27: margay.dataplane.v1.Endpoint.policy:type_name -> margay.dataplane.v1.Endpoint.Policy
+	19, // 28: margay.dataplane.v1.Endpoint.egress:type_name -> margay.dataplane.v1.Stage
+	19, // 29: margay.dataplane.v1.Endpoint.ingress:type_name -> margay.dataplane.v1.Stage
+	19, // 30: margay.dataplane.v1.Endpoint.staged_egress:type_name -> margay.dataplane.v1.Stage
+	19, // 31: margay.dataplane.v1.Endpoint.staged_ingress:type_name -> margay.dataplane.v1.Stage
+	20, // 32: margay.dataplane.v1.SetMembers.joined:type_name -> margay.dataplane.v1.PrefixColumns
+	20, // 33: margay.dataplane.v1.SetMembers.left:type_name -> margay.dataplane.v1.PrefixColumns
+	30, // 34: margay.dataplane.v1.Steering.services:type_name -> margay.dataplane.v1.Steering.Service
+	3,  // 35: margay.dataplane.v1.Dataplane.Connect:input_type -> margay.dataplane.v1.ClientMessage
+	4,  // 36: margay.dataplane.v1.Dataplane.Connect:output_type -> margay.dataplane.v1.ServerMessage
+	36, // [36:37] is the sub-list for method output_type
+	35, // [35:36] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_api_dataplane_v1_dataplane_proto_init() }
@@ -2432,12 +2733,15 @@ func file_api_dataplane_v1_dataplane_proto_init() {
 		(*ClientMessage_Hello)(nil),
 		(*ClientMessage_Chunk)(nil),
 		(*ClientMessage_Commit)(nil),
+		(*ClientMessage_HearAnswers)(nil),
+		(*ClientMessage_AnswersRead)(nil),
 	}
 	file_api_dataplane_v1_dataplane_proto_msgTypes[1].OneofWrappers = []any{
 		(*ServerMessage_Welcome)(nil),
 		(*ServerMessage_Ack)(nil),
 		(*ServerMessage_Refusal)(nil),
 		(*ServerMessage_Condition)(nil),
+		(*ServerMessage_Overheard)(nil),
 	}
 	file_api_dataplane_v1_dataplane_proto_msgTypes[9].OneofWrappers = []any{
 		(*Port_Xsk)(nil),
@@ -2449,7 +2753,7 @@ func file_api_dataplane_v1_dataplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_dataplane_v1_dataplane_proto_rawDesc), len(file_api_dataplane_v1_dataplane_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

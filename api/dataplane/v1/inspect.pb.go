@@ -2022,6 +2022,7 @@ type EndpointPolicy struct {
 	Addresses     []*EndpointPolicy_Address   `protobuf:"bytes,8,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Tiers         []*EndpointPolicy_Tier      `protobuf:"bytes,9,rep,name=tiers,proto3" json:"tiers,omitempty"`            // egress before ingress, staged ones behind those in force; each in the order in which it is asked
 	Directions    []*EndpointPolicy_Direction `protobuf:"bytes,10,rep,name=directions,proto3" json:"directions,omitempty"` // egress, ingress
+	Host          bool                        `protobuf:"varint,70,opt,name=host,proto3" json:"host,omitempty"`            // the node's own on its port: it judges what is forwarded, and is open at its end
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2124,6 +2125,13 @@ func (x *EndpointPolicy) GetDirections() []*EndpointPolicy_Direction {
 		return x.Directions
 	}
 	return nil
+}
+
+func (x *EndpointPolicy) GetHost() bool {
+	if x != nil {
+		return x.Host
+	}
+	return false
 }
 
 type PacketCount struct {
@@ -4980,7 +4988,8 @@ type Explanation_Judgement struct {
 	Said          Explanation_Judgement_Said `protobuf:"varint,1,opt,name=said,proto3,enum=margay.dataplane.v1.Explanation_Judgement_Said" json:"said,omitempty"`
 	Stages        []*Explanation_Stage       `protobuf:"bytes,2,rep,name=stages,proto3" json:"stages,omitempty"` // in their order; none where nobody judges
 	Exempt        string                     `protobuf:"bytes,3,opt,name=exempt,proto3" json:"exempt,omitempty"` // why nobody judges, or why policy is not what decides
-	End           bool                       `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`      // no stage decided: denied behind the last
+	End           bool                       `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`      // no stage decided: denied behind the last, or allowed by a host's policy
+	Host          string                     `protobuf:"bytes,70,opt,name=host,proto3" json:"host,omitempty"`    // the host endpoint, on that side's port, whose policy it is; empty: the party's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5041,6 +5050,13 @@ func (x *Explanation_Judgement) GetEnd() bool {
 		return x.End
 	}
 	return false
+}
+
+func (x *Explanation_Judgement) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
 }
 
 // Stage is a tier, or profiles.
@@ -5725,7 +5741,7 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\x06staged\x18\b \x01(\bR\x06staged\x12\x14\n" +
 	"\x05flows\x18\t \x01(\x04R\x05flows\"/\n" +
 	"\x11ShowPolicyRequest\x12\x1a\n" +
-	"\bendpoint\x18\x01 \x01(\tR\bendpoint\"\xc1\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\"\xd5\n" +
 	"\n" +
 	"\x0eEndpointPolicy\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x12\n" +
@@ -5743,7 +5759,8 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\n" +
 	"directions\x18\n" +
 	" \x03(\v2-.margay.dataplane.v1.EndpointPolicy.DirectionR\n" +
-	"directions\x1a\x99\x01\n" +
+	"directions\x12\x12\n" +
+	"\x04host\x18F \x01(\bR\x04host\x1a\x99\x01\n" +
 	"\aAddress\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x14\n" +
 	"\x05class\x18\x02 \x01(\rR\x05class\x12;\n" +
@@ -5874,7 +5891,7 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\x10destination_port\x18\x05 \x01(\rR\x0fdestinationPort\x12\x12\n" +
 	"\x04echo\x18\x06 \x01(\bR\x04echo\"W\n" +
 	"\x0fExplanationList\x12D\n" +
-	"\fexplanations\x18\x01 \x03(\v2 .margay.dataplane.v1.ExplanationR\fexplanations\"\xd3\x1c\n" +
+	"\fexplanations\x18\x01 \x03(\v2 .margay.dataplane.v1.ExplanationR\fexplanations\"\xe7\x1c\n" +
 	"\vExplanation\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -5922,12 +5939,13 @@ const file_api_dataplane_v1_inspect_proto_rawDesc = "" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x19\n" +
 	"\bnext_hop\x18\x02 \x01(\rR\anextHop\x12J\n" +
 	"\vadjacencies\x18\x03 \x03(\v2(.margay.dataplane.v1.RouteList.AdjacencyR\vadjacencies\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\x1a\xf3\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x1a\x87\x02\n" +
 	"\tJudgement\x12C\n" +
 	"\x04said\x18\x01 \x01(\x0e2/.margay.dataplane.v1.Explanation.Judgement.SaidR\x04said\x12>\n" +
 	"\x06stages\x18\x02 \x03(\v2&.margay.dataplane.v1.Explanation.StageR\x06stages\x12\x16\n" +
 	"\x06exempt\x18\x03 \x01(\tR\x06exempt\x12\x10\n" +
-	"\x03end\x18\x04 \x01(\bR\x03end\"7\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\x12\x12\n" +
+	"\x04host\x18F \x01(\tR\x04host\"7\n" +
 	"\x04Said\x12\x10\n" +
 	"\fSAID_NOTHING\x10\x00\x12\x0e\n" +
 	"\n" +

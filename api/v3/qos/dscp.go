@@ -1,9 +1,10 @@
-package v3
+package qos
 
 import (
 	"encoding/json"
 	"reflect"
 	"strconv"
+	"strings"
 )
 
 // DSCP is a differentiated services code point (RFC 2474), by name or by number;
@@ -55,9 +56,20 @@ func (d DSCP) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads a text or a number; a text of digits is a number.
 func (d *DSCP) UnmarshalJSON(b []byte) error {
-	text, n, err := textOrNumber(b, 8, reflect.TypeFor[DSCP]())
-	if err == nil {
-		*d = DSCP{Name: text, Number: uint8(n)}
+	text := string(b)
+	if strings.HasPrefix(text, `"`) {
+		if err := json.Unmarshal(b, &text); err != nil {
+			return err
+		}
 	}
-	return err
+	n, err := strconv.ParseUint(text, 10, 8)
+	switch {
+	case err == nil:
+		*d = DSCP{Number: uint8(n)}
+	case b[0] == '"' && text != "":
+		*d = DSCP{Name: text}
+	default:
+		return &json.UnmarshalTypeError{Value: "what is no code point", Type: reflect.TypeFor[DSCP]()}
+	}
+	return nil
 }

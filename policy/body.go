@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -94,8 +95,8 @@ func (c *Calculation) name(b *body, d Direction, r *rule) {
 	c.rules[r.id] = ref
 }
 
-// handDown gives the ids of old rules to those new ones that say the same, as far
-// as lists are the same from their beginnings and from their ends, and frees the
+// handDown gives the ids of old rules to those new ones that say the same, wherever
+// they have moved to, so that what was counted for them stays theirs, and frees the
 // others.
 func (c *Calculation) handDown(old, next []*rule, f *freed) {
 	same := func(a, b *rule) bool {
@@ -109,12 +110,44 @@ func (c *Calculation) handDown(old, next []*rule, f *freed) {
 		next[len(next)-1].id = old[len(old)-1].id
 		old, next = old[:len(old)-1], next[:len(next)-1]
 	}
+	if len(old) > 0 && len(next) > 0 {
+		old = handAcross(old, next)
+	}
 	for _, r := range old {
 		if r.id != 0 {
 			f.rules = append(f.rules, r.id)
 			r.id = 0 // should its body be used again, another rule may have the id
 		}
 	}
+}
+
+// handAcross is handDown for lists that differ at both of their ends: of rules that say
+// the same the first has the id of the first. It returns the old ones that are left.
+func handAcross(old, next []*rule) (left []*rule) {
+	by := make(map[string][]*rule, len(old)) // by what they say
+	for _, r := range old {
+		says := r.says()
+		by[says] = append(by[says], r)
+	}
+	taken := make(map[*rule]bool)
+	for _, r := range next {
+		says := r.says()
+		if same := by[says]; len(same) > 0 {
+			r.id, by[says] = same[0].id, same[1:]
+			taken[same[0]] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(old), func(r *rule) bool { return taken[r] })
+}
+
+// says is what a rule says, in a text that is another's as well only if that one says
+// the same.
+func (r *rule) says() string {
+	text, err := json.Marshal(r.source)
+	if err != nil { // there is nothing in it that JSON cannot say
+		return fmt.Sprintf("%p", r)
+	}
+	return fmt.Sprint(r.action, r.index < 0, string(text))
 }
 
 // render makes the classifier's rules anew, and has the endpoints judged anew if

@@ -47,6 +47,12 @@ type Changes struct {
 	Endpoints  []*Endpoint        // by key; one without judgements is judged no longer
 	Rules      []uint32           // ids of rules that have another place now than Rule said, ascending
 	Conditions []Condition        // by key
+
+	// NewDomains are patterns of names of hosts, in canonical form, that a network set
+	// has and none had before; until SetDomain says more, their names have no addresses.
+	// GoneDomains are those that none has any more. Both are sorted. Domains has them
+	// before Flush.
+	NewDomains, GoneDomains []string
 }
 
 // SetChange is addresses that joined and left one set; a set is new when its

@@ -54,11 +54,13 @@ func (r *rule) expand(family int) ([]classifier.Rule, error) {
 		}
 	}
 	out := make([]classifier.Rule, 0, len(forms))
-	for _, f := range drop(forms) {
-		out = append(out, classifier.Rule{
-			ID: r.id, Action: r.action, Protocols: f.protocols.ranges(anyProtocol),
-			Source: f.from.on(from), Destination: f.to.on(to),
-		})
+	for _, to := range r.to.withDomains(to) {
+		for _, f := range drop(forms) {
+			out = append(out, classifier.Rule{
+				ID: r.id, Action: r.action, Protocols: f.protocols.ranges(anyProtocol),
+				Source: f.from.on(from), Destination: f.to.on(to),
+			})
+		}
 	}
 	return out, nil
 }

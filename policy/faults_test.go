@@ -65,6 +65,8 @@ func TestFaults(t *testing.T) {
 		"staged action":               {policyDoc("snp", "x/p", "stagedAction: Perhaps"), toServer + " = Allow Profile//kns.x/0\nx/server:staged ingress tcp 10.1.0.1 > 10.1.0.2@80 = Deny default\ntold StagedNetworkPolicy x/p = stagedAction"},
 		"tier's default action":       {tierDoc("a", "defaultAction: Allow") + gnp("tier: a, types: [Ingress]"), toServer + " = Deny a\ntold Tier a = want Deny or Pass"},
 		"tier that is fixed":          {tierDoc("default", "order: 5, defaultAction: Pass") + gnp("types: [Ingress]"), toServer + " = Deny default\ntold Tier default = are fixed"},
+		"profile that is missing": {"---\nkind: WorkloadEndpoint\nmetadata: {namespace: x, name: e}\nspec: {ipNetworks: [10.1.0.77/32], profiles: [gone]}\n",
+			toServer + " = Allow Profile//kns.x/0\nx/e ingress tcp 10.1.0.1 > 10.1.0.77@80 = Deny Profile//gone/-1\ntold WorkloadEndpoint x/e = profile \"gone\" is missing"},
 		"profile's rule": {"---\nkind: Profile\nmetadata: {name: kns.x}\nspec: {ingress: [{action: Deny, source: {nets: [x]}}, {action: Allow}]}",
 			toServer + " = Deny Profile//kns.x/0\ntold Profile kns.x = it denies everything"},
 		"address of a set": {set("GlobalNetworkSet", "g", "in: g", "10.9.0.0/16, nonsense") + ingress("{action: Allow, source: {selector: in == 'g', namespaceSelector: global()}}"),

@@ -14,6 +14,7 @@ import (
 type source struct {
 	members []member // sorted
 	ports   []namedPort
+	domains []string // patterns of names of hosts, sorted
 }
 
 // pair is a protocol and a port of it.
@@ -38,13 +39,15 @@ type gatheringKey struct {
 	port      string // the name; empty: the addresses
 	service   Key    // or a service, without kind
 	addresses bool   // of the service, without its ports
+	domains   bool   // addresses of the names of hosts that the selector picks
 }
 
 // gathering is the sets of addresses that come of one such question: one, or one
 // for each protocol and port that occurs.
 type gathering struct {
 	key   gatheringKey
-	set   *memberSet          // nil where there are pairs
+	set   *memberSet          // nil where there are pairs, or no names of hosts
+	picks int                 // of names of hosts: network sets that have some
 	pairs map[pair]*memberSet // nil where there is a set
 	users map[*body]struct{}
 }
@@ -56,6 +59,8 @@ func (g *gathering) String() string {
 		return fmt.Sprintf("service %s/%s", g.key.service.Namespace, g.key.service.Name)
 	case g.key.port != "":
 		return fmt.Sprintf("port %q of %s", g.key.port, g.key.selector)
+	case g.key.domains:
+		return "names of hosts of " + g.key.selector
 	}
 	return g.key.selector
 }
@@ -79,9 +84,11 @@ func (c *Calculation) use(b *body, key gatheringKey, sel *selector.Selector) *ga
 	if !ok {
 		g = &gathering{key: key, users: make(map[*body]struct{})}
 		c.gathered[key] = g
-		if key.port == "" && (sel != nil || key.addresses) {
+		switch {
+		case key.domains: // its set is made when there is something to be in it
+		case key.port == "" && (sel != nil || key.addresses):
 			g.set = c.newSet(g.String())
-		} else {
+		default:
 			g.pairs = make(map[pair]*memberSet)
 		}
 	}
@@ -89,6 +96,8 @@ func (c *Calculation) use(b *body, key gatheringKey, sel *selector.Selector) *ga
 	b.uses[g] = struct{}{}
 	switch {
 	case ok:
+	case key.domains:
+		c.named.SetSelector(g, sel)
 	case sel != nil:
 		c.picked.SetSelector(g, sel)
 	default:
@@ -184,6 +193,7 @@ func (c *Calculation) putSource(key Key, next *source, labels map[string]string,
 		c.exchange(s, next)
 	}
 	c.picked.SetItem(s, labels, parents)
+	c.putDomains(s, next.domains, labels, parents)
 }
 
 // exchange moves every gathering that picks s from what it has to what next has,
@@ -207,6 +217,7 @@ func (c *Calculation) exchange(s, next *source) {
 func (c *Calculation) removeSource(key Key) {
 	if s, ok := c.sources[key]; ok {
 		c.picked.RemoveItem(s)
+		c.putDomains(s, nil, nil, nil)
 		delete(c.sources, key)
 	}
 }
@@ -248,6 +259,10 @@ func (c *Calculation) tellSets(out *Changes, f *freed) {
 	gone := make(map[*memberSet]bool)
 	for g := range c.dirty.gatherings {
 		unused := len(g.users) == 0
+		if g.key.domains && g.picks == 0 && g.set != nil {
+			gone[g.set] = true
+			g.set = nil
+		}
 		for p, set := range g.pairs {
 			if unused || set.live == 0 {
 				gone[set] = true
@@ -287,4 +302,5 @@ func (c *Calculation) drop(g *gathering) {
 	delete(c.gathered, g.key)
 	g.set, g.pairs = nil, nil
 	c.picked.RemoveSelector(g)
+	c.named.RemoveSelector(g)
 }

@@ -47,10 +47,13 @@ func FuzzHistory(f *testing.F) {
 func playHistory(t *testing.T, text []byte) {
 	w := &writer{text: text}
 	c, r := New(""), newReceiver(t)
-	objects, services := make(map[Key]metav1.Object), make(map[string][]Backend)
+	objects, services, names := make(map[Key]metav1.Object), make(map[string][]Backend), make(map[string][]netip.Addr)
 	for rounds := 0; len(w.text) > 0; rounds++ {
 		for range 1 + w.below(6) {
 			w.event(t, c, objects, services)
+			if w.one(8) {
+				w.domainEvent(c, r, names)
+			}
 		}
 		changes := c.Flush()
 		r.take(changes)
@@ -58,28 +61,31 @@ func playHistory(t *testing.T, text []byte) {
 			c.Settled(changes.Generation)
 		}
 		if rounds%8 == 0 || len(w.text) == 0 {
-			compareWithFresh(t, c, r, objects, services)
-			compareWithOracle(t, w, c, r, objects, services)
+			r.learn(c, names)
+			compareWithFresh(t, c, r, objects, services, names)
+			compareWithOracle(t, w, c, r, objects, services, names)
 		}
 	}
 	emptied(t, c, r, slices.Collect(maps.Values(objects)), services)
 }
 
-func compareWithFresh(t *testing.T, c *Calculation, r *receiver, objects map[Key]metav1.Object, services map[string][]Backend) {
+func compareWithFresh(t *testing.T, c *Calculation, r *receiver, objects map[Key]metav1.Object, services map[string][]Backend, names map[string][]netip.Addr) {
 	t.Helper()
 	var all []metav1.Object
 	for _, key := range slices.SortedFunc(maps.Keys(objects), Key.compare) {
 		all = append(all, objects[key])
 	}
 	fresh, heard := play(t, all, services, nil)
+	heard.learn(fresh, names)
 	if got, want := r.dump(c), heard.dump(fresh); got != want {
 		t.Fatalf("the history ends elsewhere than a fresh start: %s", firstDifference(got, want))
 	}
 }
 
-func compareWithOracle(t *testing.T, w *writer, c *Calculation, r *receiver, objects map[Key]metav1.Object, services map[string][]Backend) {
+func compareWithOracle(t *testing.T, w *writer, c *Calculation, r *receiver, objects map[Key]metav1.Object, services map[string][]Backend, names map[string][]netip.Addr) {
 	t.Helper()
 	world := worldOf(slices.Collect(maps.Values(objects)), services)
+	world.Domains = names
 	for range 24 {
 		p := w.packet()
 		for key := range r.endpoints {
@@ -178,9 +184,9 @@ func (w *writer) object() metav1.Object {
 		meta.Name = pick(w, "kns.x", "kns.y", "p")
 		return &v3.Profile{ObjectMeta: meta, Spec: v3.ProfileSpec{Ingress: w.rules(true, true), Egress: w.rules(true, false), LabelsToApply: w.labels()}}
 	case 3:
-		return &v3.NetworkSet{ObjectMeta: spaced, Spec: v3.NetworkSetSpec{Nets: some(w, w.nets()...)}}
+		return &v3.NetworkSet{ObjectMeta: spaced, Spec: v3.NetworkSetSpec{Nets: some(w, w.nets()...), AllowedEgressDomains: w.domains()}}
 	case 4:
-		return &v3.GlobalNetworkSet{ObjectMeta: meta, Spec: v3.GlobalNetworkSetSpec{Nets: some(w, w.nets()...)}}
+		return &v3.GlobalNetworkSet{ObjectMeta: meta, Spec: v3.GlobalNetworkSetSpec{Nets: some(w, w.nets()...), AllowedEgressDomains: w.domains()}}
 	case 5:
 		return &v3.HostEndpoint{ObjectMeta: meta, Spec: v3.HostEndpointSpec{
 			InterfaceName: pick(w, "eth0", "*"), ExpectedIPs: some(w, w.address().String()), Profiles: []string{"p", "gone"}[:w.below(3)],
@@ -199,6 +205,10 @@ func (w *writer) object() metav1.Object {
 		return &v3.GlobalNetworkPolicy{ObjectMeta: meta, Spec: w.globalSpec()}
 	}
 	return &v3.NetworkPolicy{ObjectMeta: spaced, TypeMeta: metav1.TypeMeta{Kind: pick(w, "", "KubernetesNetworkPolicy")}, Spec: w.spec(false)}
+}
+
+func (w *writer) domains() []string {
+	return some(w, "a.example", "*.a.example", "b.example")
 }
 
 func (w *writer) staged() v3.StagedAction {

@@ -61,6 +61,11 @@ func (c *Calculation) judge(e *endpoint) (differs bool) {
 	if e.wildcard && slices.ContainsFunc(policies, func(p *policy) bool { return p.untracked && !p.subject.staged }) {
 		j.faults = append(j.faults, "doNotTrack policies do not apply to interfaceName \"*\": they are ignored here, name the interface")
 	}
+	for _, name := range e.profiles {
+		if !c.profiles[name].given {
+			j.faults = append(j.faults, fmt.Sprintf("profile %.64q is missing: store it, or take it out of the profiles; until then it denies everything", name))
+		}
+	}
 	c.release(e.lists)
 	e.lists = j.lists
 	c.note(e.key).used = j.faults

@@ -76,9 +76,9 @@ func (c *Calculation) Upsert(o metav1.Object) error {
 	case *v3.NetworkSet:
 		c.note(key).read = nil
 		labels := labelled(o.Labels, selector.NamespaceLabel, o.Namespace)
-		c.putSet(key, o.Spec.Nets, labels, []string{v3.ProfileNamespacePrefix + o.Namespace})
+		c.putSet(key, o.Spec.Nets, o.Spec.AllowedEgressDomains, labels, []string{v3.ProfileNamespacePrefix + o.Namespace})
 	case *v3.GlobalNetworkSet:
-		c.putSet(key, o.Spec.Nets, c.worldly(key, o.Labels), nil)
+		c.putSet(key, o.Spec.Nets, o.Spec.AllowedEgressDomains, c.worldly(key, o.Labels), nil)
 	case *v3.HostEndpoint:
 		c.putHost(key, o)
 	case *v3.WorkloadEndpoint:
@@ -107,9 +107,10 @@ func (c *Calculation) Delete(key Key) {
 }
 
 // putSet puts a network set.
-func (c *Calculation) putSet(key Key, nets []string, labels map[string]string, parents []string) {
+func (c *Calculation) putSet(key Key, nets, names []string, labels map[string]string, parents []string) {
 	f := c.note(key)
-	s := &source{members: members(nets, "nets", func(fault string) { f.read = append(f.read, fault) })}
+	tell := func(fault string) { f.read = append(f.read, fault) }
+	s := &source{members: members(nets, "nets", tell), domains: domains(names, tell)}
 	c.putSource(key, s, labels, parents)
 }
 
@@ -257,10 +258,20 @@ func (c *Calculation) profile(name string) *profile {
 
 // lack has a profile that is missing deny.
 func (p *profile) lack() {
-	p.given, p.spec, p.stale = false, nil, true
+	p.spec, p.stale = nil, true
 	for d := range p.want {
 		p.want[d] = []*rule{denyAll(nil, -1)}
 	}
+}
+
+// give notes whether a profile is there, which its endpoints' conditions tell.
+func (c *Calculation) give(p *profile, given bool) {
+	if p.given != given {
+		for e := range p.endpoints {
+			c.dirty.endpoints[e] = struct{}{}
+		}
+	}
+	p.given = given
 }
 
 func (c *Calculation) putProfile(key Key, spec *v3.ProfileSpec) {
@@ -276,17 +287,21 @@ func (c *Calculation) putProfile(key Key, spec *v3.ProfileSpec) {
 		p.stale = true
 		c.dirty.bodies[&p.body] = struct{}{}
 	}
-	p.given, p.spec = true, spec
+	c.give(p, true)
+	p.spec = spec
 	c.judged.SetParent(key.Name, spec.LabelsToApply)
 	c.picked.SetParent(key.Name, spec.LabelsToApply)
+	c.named.SetParent(key.Name, spec.LabelsToApply)
 }
 
 func (c *Calculation) removeProfile(name string) {
 	p := c.profile(name)
 	p.lack()
+	c.give(p, false)
 	c.dirty.bodies[&p.body] = struct{}{}
 	c.judged.SetParent(name, nil)
 	c.picked.SetParent(name, nil)
+	c.named.SetParent(name, nil)
 }
 
 // forgetProfiles forgets those of the bodies that are profiles which nobody has

@@ -41,9 +41,11 @@ type Calculation struct {
 	endpoints map[Key]*endpoint // those that are judged
 	sources   map[Key]*source   // what selectors of rules may pick
 	services  map[Key][]Backend
+	hosts     map[string]*resolved // names that network sets have, by pattern
 
 	judged   *index.Index[*endpoint, *policy]  // whom policies pick
 	picked   *index.Index[*source, *gathering] // what rules pick
+	named    *index.Index[*source, *gathering] // the same, of sources that have names of hosts
 	gathered map[gatheringKey]*gathering
 
 	setIDs, ruleIDs ids
@@ -66,13 +68,14 @@ type dirty struct {
 	gatherings map[*gathering]struct{} // that lost a user, or a pair, or got one
 	faults     map[Key]struct{}
 	rules      map[uint32]struct{} // that have another place than was told
+	hosts      map[string]struct{} // that a network set more has, or one less
 }
 
 func clean() dirty {
 	return dirty{
 		bodies: make(map[*body]struct{}), endpoints: make(map[*endpoint]struct{}), removed: make(map[Key]struct{}),
 		sets: make(map[*memberSet]struct{}), gatherings: make(map[*gathering]struct{}), faults: make(map[Key]struct{}),
-		rules: make(map[uint32]struct{}),
+		rules: make(map[uint32]struct{}), hosts: make(map[string]struct{}),
 	}
 }
 
@@ -84,6 +87,7 @@ func New(node string) *Calculation {
 		node:  node,
 		tiers: builtInTiers(), policies: make(map[Key]*policy), profiles: make(map[string]*profile),
 		endpoints: make(map[Key]*endpoint), sources: make(map[Key]*source), services: make(map[Key][]Backend),
+		hosts:    make(map[string]*resolved),
 		gathered: make(map[gatheringKey]*gathering), rules: make(map[uint32]RuleRef), lists: make(map[string]*shared),
 		faults: make(map[Key]*faults),
 		setIDs: ids{most: uint32(classifier.AnonymousSet - 1)}, ruleIDs: ids{most: classifier.MaxRuleID},
@@ -93,6 +97,10 @@ func New(node string) *Calculation {
 	c.picked = index.New(
 		func(g *gathering, s *source) { c.bringSource(g, s, true) },
 		func(g *gathering, s *source) { c.bringSource(g, s, false) },
+	)
+	c.named = index.New(
+		func(g *gathering, s *source) { c.bringDomains(g, s, true) },
+		func(g *gathering, s *source) { c.bringDomains(g, s, false) },
 	)
 	return c
 }
@@ -137,6 +145,7 @@ func (c *Calculation) Flush() Changes {
 	slices.SortFunc(out.Endpoints, func(a, b *Endpoint) int { return a.Key.compare(b.Key) })
 	out.Rules = slices.Sorted(maps.Keys(c.dirty.rules))
 	c.tellSets(&out, &gone)
+	c.tellHosts(&out)
 	c.tellFaults(&out)
 	if len(gone.sets)+len(gone.rules) > 0 {
 		c.gone = append(c.gone, gone)

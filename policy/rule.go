@@ -27,6 +27,7 @@ type rule struct {
 type peer struct {
 	nets, notNets   []netip.Prefix
 	set, notSet     question
+	domains         question   // names of hosts that set's selector picks
 	ports, notPorts spans      // numbers
 	named, notNamed []question // names
 	service         *question
@@ -46,7 +47,7 @@ func (q *question) asked() bool { return q.key != gatheringKey{} }
 // questions calls f with all that the rule asks.
 func (r *rule) questions(f func(*question)) {
 	for _, p := range [...]*peer{&r.from, &r.to} {
-		for _, q := range [...]*question{&p.set, &p.notSet, p.service} {
+		for _, q := range [...]*question{&p.set, &p.notSet, &p.domains, p.service} {
 			if q != nil && q.asked() {
 				f(q)
 			}
@@ -109,6 +110,10 @@ func readRule(src *v3.Rule, d Direction, namespace string) (*rule, error) {
 	}
 	if r.to, err = readPeer(&src.Destination, namespace, hasPorts, d == Egress, true); err != nil {
 		return nil, fmt.Errorf("destination.%w", err)
+	}
+	if d == Egress && r.action == classifier.Allow && r.to.set.asked() {
+		r.to.domains = r.to.set
+		r.to.domains.key.domains = true
 	}
 	return r, nil
 }

@@ -67,7 +67,8 @@ func decode(t testing.TB, doc string) metav1.Object {
 
 // worldOf gives the oracle what the calculation was given.
 func worldOf(objects []metav1.Object, services map[string][]Backend) *oracle.World {
-	w := &oracle.World{Services: make(map[string][]oracle.Backend)}
+	w := &oracle.World{Services: make(map[string][]oracle.Backend), Domains: zone()}
+	w.Domains["*.DB.example."] = w.Domains["*.db.example"]
 	for _, o := range objects {
 		key, _ := KeyOf(o)
 		p := oracle.Policy{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name}
@@ -218,6 +219,9 @@ func play(t testing.TB, objects []metav1.Object, services map[string][]Backend, 
 		}
 	}
 	r.take(c.Flush())
+	if len(r.names) > 0 {
+		r.learn(c, zone())
+	}
 	return c, r
 }
 
@@ -302,8 +306,8 @@ func emptied(t testing.TB, c *Calculation, r *receiver, objects []metav1.Object,
 	if got := r.dump(c); got != "" {
 		t.Fatalf("left over after all is deleted:\n%s", got)
 	}
-	if n := len(c.policies) + len(c.profiles) + len(c.endpoints) + len(c.sources) + len(c.services) + len(c.gathered) + len(c.lists) + len(c.rules) + len(c.faults) + len(c.gone); n > 0 {
-		t.Fatalf("left over inside: %d policies, %d profiles, %d endpoints, %d sources, %d services, %d gatherings, %d lists, %d rules, %d faults, %d gone",
-			len(c.policies), len(c.profiles), len(c.endpoints), len(c.sources), len(c.services), len(c.gathered), len(c.lists), len(c.rules), len(c.faults), len(c.gone))
+	if n := len(c.policies) + len(c.profiles) + len(c.endpoints) + len(c.sources) + len(c.services) + len(c.hosts) + len(c.gathered) + len(c.lists) + len(c.rules) + len(c.faults) + len(c.gone); n > 0 {
+		t.Fatalf("left over inside: %d policies, %d profiles, %d endpoints, %d sources, %d services, %d names of hosts, %d gatherings, %d lists, %d rules, %d faults, %d gone",
+			len(c.policies), len(c.profiles), len(c.endpoints), len(c.sources), len(c.services), len(c.hosts), len(c.gathered), len(c.lists), len(c.rules), len(c.faults), len(c.gone))
 	}
 }

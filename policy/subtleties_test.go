@@ -142,9 +142,9 @@ func TestProfiles(t *testing.T) {
 	}
 	play6(t, map[string]scene{
 		"none denies":                                {of("", ""), toServer + " = Deny"},
-		"a missing one denies":                       {of("gone", ""), toServer + " = Deny Profile//gone/-1"},
-		"a missing one denies before a later one":    {of("gone, here", prof("here", "ingress: [{action: Allow}]")), toServer + " = Deny Profile//gone/-1"},
-		"an earlier one allows before a missing one": {of("here, gone", prof("here", "ingress: [{action: Allow, protocol: TCP}]")), toServer + " = Allow Profile//here/0\nx/server ingress udp 10.1.0.1 > 10.1.0.2 = Deny Profile//gone/-1"},
+		"a missing one denies":                       {of("gone", ""), toServer + " = Deny Profile//gone/-1\ntold WorkloadEndpoint x/server = profile \"gone\" is missing"},
+		"a missing one denies before a later one":    {of("gone, here", prof("here", "ingress: [{action: Allow}]")), toServer + " = Deny Profile//gone/-1\ntold WorkloadEndpoint x/server = profile \"gone\" is missing"},
+		"an earlier one allows before a missing one": {of("here, gone", prof("here", "ingress: [{action: Allow, protocol: TCP}]")), toServer + " = Allow Profile//here/0\nx/server ingress udp 10.1.0.1 > 10.1.0.2 = Deny Profile//gone/-1\ntold WorkloadEndpoint x/server = profile \"gone\" is missing"},
 		"one without rules leaves it to the next":    {of("empty, here", prof("empty", "")+prof("here", "ingress: [{action: Allow}]")), toServer + " = Allow Profile//here/0"},
 		"the end denies":                             {of("here", prof("here", "ingress: [{action: Allow, protocol: UDP}]")), toServer + " = Deny"},
 		"pass leaves that profile alone": {of("a, b", prof("a", "ingress: [{action: Pass, protocol: TCP}, {action: Deny}]")+prof("b", "ingress: [{action: Allow}]")),

@@ -19,6 +19,7 @@ type receiver struct {
 	sets       map[classifier.SetID]*heard
 	endpoints  map[Key]*Endpoint
 	conditions map[Key][]string
+	names      map[string][]netip.Addr // what the calculation was told of wanted names of hosts
 	generation uint64
 }
 
@@ -28,7 +29,8 @@ type heard struct {
 }
 
 func newReceiver(t testing.TB) *receiver {
-	return &receiver{t: t, sets: make(map[classifier.SetID]*heard), endpoints: make(map[Key]*Endpoint), conditions: make(map[Key][]string)}
+	return &receiver{t: t, sets: make(map[classifier.SetID]*heard), endpoints: make(map[Key]*Endpoint), conditions: make(map[Key][]string),
+		names: make(map[string][]netip.Addr)}
 }
 
 // take applies the changes of one Flush.
@@ -69,6 +71,18 @@ func (r *receiver) take(c Changes) {
 			r.t.Fatalf("set %d goes: known %v, and has members", id, ok)
 		}
 		delete(r.sets, id)
+	}
+	for _, pattern := range c.NewDomains {
+		if _, wanted := r.names[pattern]; wanted {
+			r.t.Fatalf("%q is wanted twice", pattern)
+		}
+		r.names[pattern] = nil
+	}
+	for _, pattern := range c.GoneDomains {
+		if _, wanted := r.names[pattern]; !wanted {
+			r.t.Fatalf("%q goes, and was not wanted", pattern)
+		}
+		delete(r.names, pattern)
 	}
 	for _, c := range c.Conditions {
 		if r.conditions[c.Object] = c.Faults; len(c.Faults) == 0 {

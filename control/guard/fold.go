@@ -145,7 +145,7 @@ func (r *round) replace(old map[*program]bool) {
 		if !slices.ContainsFunc(was.programs, func(p *program) bool { return old[p] }) {
 			continue
 		}
-		if now, err := r.stages(was.judgement, was); err == nil {
+		if now, err := r.stages(key, was.judgement, was); err == nil {
 			r.exchange(key, now)
 		}
 	}

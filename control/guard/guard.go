@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 
 	v1 "margay.dev/margay/api/dataplane/v1"
+	v3 "margay.dev/margay/api/v3"
 	"margay.dev/margay/classifier"
 	"margay.dev/margay/control/dataplane"
 	"margay.dev/margay/fastpath/label"
@@ -53,11 +54,13 @@ type Guard struct {
 	short   int                // rules of a list that is compiled at once rather than edited
 }
 
-// Stages are what judges an endpoint, as v1.Endpoint has them.
+// Stages are what judges an endpoint, as v1.Endpoint has them: of a host, what it
+// forwards (applyOnForward).
 type Stages struct {
 	Egress, Ingress             []*v1.Stage
 	StagedEgress, StagedIngress []*v1.Stage
 
+	off       bool // a host's, which has nothing to say of what is forwarded
 	judgement [2]*policy.Judgement
 	programs  []*program
 	unstaged  error // why what is staged is not reported on
@@ -69,7 +72,10 @@ type Update struct {
 	Delta      dataplane.Delta
 	Stages     map[policy.Key]*Stages // nil: the endpoint is judged no longer, or may not be judged yet: it forwards nothing
 	Conditions []policy.Condition
-	Generation uint64 // for Settled, once the dataplane has acknowledged
+	Generation uint64         // for Settled, once the dataplane has acknowledged
+	Calculated policy.Changes // what all of this follows from, for other dataplanes
+
+	NewDomains, GoneDomains []string // as policy.Changes has them
 }
 
 // Stats count what a guard has done, and what it is at.
@@ -124,11 +130,18 @@ func (w watcher) ClassDied(c label.Class) { delete(w.classes, c) }
 // resources.
 func (g *Guard) Flush() *Update {
 	changes := g.Calculation.Flush()
-	r := round{Guard: g, u: &Update{Stages: map[policy.Key]*Stages{}, Generation: changes.Generation}}
+	r := round{Guard: g, u: &Update{
+		Stages: map[policy.Key]*Stages{}, Generation: changes.Generation, Calculated: changes,
+		NewDomains: changes.NewDomains, GoneDomains: changes.GoneDomains,
+	}}
 	r.finish()
 	r.changeSets(changes)
 	for _, e := range changes.Endpoints {
-		r.put(e.Key, e.Normal)
+		if isHost(e.Key) { // what is its own is judged by others: the node's kernel
+			r.put(e.Key, e.Forward)
+		} else {
+			r.put(e.Key, e.Normal)
+		}
 	}
 	r.release()
 	r.retry()
@@ -153,7 +166,7 @@ type round struct {
 // put gives an endpoint the judgements that resources make, if all of it fits.
 func (r *round) put(key policy.Key, by [2]*policy.Judgement) {
 	old := r.judged[key]
-	now, err := r.stages(by, old)
+	now, err := r.stages(key, by, old)
 	if err != nil {
 		r.refuse(key, by, err)
 		return
@@ -174,16 +187,19 @@ func (r *round) exchange(key policy.Key, now *Stages) {
 	}
 }
 
+// isHost says whether a key is a host endpoint's.
+func isHost(key policy.Key) bool { return key.Kind == v3.KindHostEndpoint }
+
 // stages makes the stages of an endpoint's two judgements, nil where it has none.
 // old are those that it has, nil if none.
-func (r *round) stages(by [2]*policy.Judgement, old *Stages) (*Stages, error) {
+func (r *round) stages(key policy.Key, by [2]*policy.Judgement, old *Stages) (*Stages, error) {
 	if by[policy.Ingress] == nil && by[policy.Egress] == nil {
 		return nil, nil
 	}
 	if old == nil {
 		old = &Stages{}
 	}
-	m := making{round: r, made: &Stages{judgement: by}, old: old}
+	m := making{round: r, made: &Stages{judgement: by}, old: old, host: isHost(key)}
 	if err := m.all(); err != nil {
 		r.gone = append(r.gone, m.made)
 		return nil, err
@@ -209,6 +225,7 @@ func (r *round) release() {
 type making struct {
 	*round
 	made, old *Stages
+	host      bool // it is open at its end: a denial needs a stage
 }
 
 // all makes the stages of both directions.
@@ -225,6 +242,9 @@ func (m *making) all() error {
 		if err != nil {
 			return fmt.Errorf("%v by %w", policy.Direction(d), err)
 		}
+		if m.host && now.End == classifier.Deny {
+			out = append(out, &v1.Stage{})
+		}
 		staged := m.staged(now, old)
 		if policy.Direction(d) == policy.Ingress {
 			m.made.Ingress, m.made.StagedIngress = out, staged
@@ -232,6 +252,8 @@ func (m *making) all() error {
 			m.made.Egress, m.made.StagedEgress = out, staged
 		}
 	}
+	s := m.made
+	s.off = m.host && len(s.Egress)+len(s.Ingress)+len(s.StagedEgress)+len(s.StagedIngress) == 0
 	return nil
 }
 

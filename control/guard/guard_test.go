@@ -235,6 +235,50 @@ func TestPolicyReachesTheDataplane(t *testing.T) {
 	}
 }
 
+// Of a host endpoint the dataplane gets what it forwards: nothing while no policy is
+// about that, and then no profile, and none of the policies about its own traffic.
+func TestHostsForwardedTrafficReachesTheDataplane(t *testing.T) {
+	g, p := New("here"), newPlane(t)
+	host := &v3.HostEndpoint{Spec: v3.HostEndpointSpec{Node: "here", InterfaceName: "eth0", Profiles: []string{"missing"}}}
+	host.Name, host.Labels = "eth0", map[string]string{"host": "yes"}
+	own := allowFrom(t, "own", "all()")
+	own.Spec.Selector = "has(host)"
+	upsert(t, g, host, own)
+	flush(t, g, p)
+	key := policy.Key{Kind: v3.KindHostEndpoint, Name: "eth0"}
+	judged := func() *v1.Endpoint {
+		e := &v1.Endpoint{Host: true}
+		p.stages[key].Judge(e)
+		return e
+	}
+	if e := judged(); e.GetPolicy() != v1.Endpoint_POLICY_OFF || len(e.GetIngress())+len(e.GetEgress()) != 0 {
+		t.Errorf("without a policy about what it forwards it is %v", e)
+	}
+	forward := allowFrom(t, "forward", "role == 'client'")
+	forward.Spec.Selector, forward.Spec.ApplyOnForward = "has(host)", true
+	upsert(t, g, forward, endpoint("client", map[string]string{"role": "client"}, "10.1.0.2", "fd01::2"))
+	flush(t, g, p)
+	if e := judged(); e.GetPolicy() != v1.Endpoint_POLICY_ENFORCED || len(e.GetIngress()) != 1 || len(e.GetEgress()) != 0 {
+		t.Errorf("with a policy about ingress that it forwards it is %v", e)
+	}
+	for source, want := range map[string]string{"10.1.0.2": "allow by GlobalNetworkPolicy forward 1", "fd01::2": "allow by GlobalNetworkPolicy forward 1", "10.1.0.3": "deny at the end of default"} {
+		if got := p.verdict(key, source, 80); got != want {
+			t.Errorf("what it forwards from %s: %s, want %s", source, got, want)
+		}
+	}
+	for i := range classifier.MaxTiers + 1 {
+		name := fmt.Sprintf("tier-%d", i)
+		upsert(t, g, &v3.Tier{ObjectMeta: metav1.ObjectMeta{Name: name}})
+		more := allowFrom(t, name+".forward", "all()")
+		more.Spec.Selector, more.Spec.ApplyOnForward, more.Spec.Tier = "has(host)", true, name
+		upsert(t, g, more)
+	}
+	flush(t, g, p)
+	if e := judged(); e.GetPolicy() != v1.Endpoint_POLICY_ENFORCED || len(e.GetIngress()) != 1 || e.GetIngress()[0].GetUndecidedPasses() || e.GetIngress()[0].GetProgram4() != 0 {
+		t.Errorf("with more tiers than there may be it is %v, want one that denies everything", e)
+	}
+}
+
 // Programs are compiled anew when addresses come to be in sets together.
 func TestCombinationsOfSetsAreCompiledIn(t *testing.T) {
 	g, p := New("here"), newPlane(t)

@@ -7,9 +7,13 @@ import (
 	"margay.dev/margay/policy"
 )
 
-// Judge gives an endpoint the stages that judge it, and those that would.
+// Judge gives an endpoint the stages that judge it, and those that would. Who makes
+// the endpoint of a host says so there (host): until it is judged nothing is forwarded.
 func (s *Stages) Judge(e *v1.Endpoint) {
 	e.Policy = v1.Endpoint_POLICY_ENFORCED
+	if s.off {
+		e.Policy = v1.Endpoint_POLICY_OFF
+	}
 	e.Egress, e.Ingress = s.Egress, s.Ingress
 	e.StagedEgress, e.StagedIngress = s.StagedEgress, s.StagedIngress
 }

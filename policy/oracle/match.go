@@ -16,6 +16,7 @@ type thing struct {
 	labels map[string]string
 	nets   []netip.Prefix
 	ports  []v3.EndpointPort
+	named  []netip.Addr // of names of hosts
 }
 
 func (w *World) things() []thing {
@@ -28,14 +29,21 @@ func (w *World) things() []thing {
 		out = append(out, t)
 	}
 	for _, e := range w.Hosts {
-		out = append(out, thing{w.inherit(e.Labels, e.Spec.Profiles), prefixes(e.Spec.ExpectedIPs), e.Spec.Ports})
+		out = append(out, thing{labels: w.inherit(e.Labels, e.Spec.Profiles), nets: prefixes(e.Spec.ExpectedIPs), ports: e.Spec.Ports})
 	}
 	for _, s := range w.Sets {
 		labels := w.inherit(with(s.Labels, "projectcalico.org/namespace", s.Namespace), []string{"kns." + s.Namespace})
-		out = append(out, thing{labels: labels, nets: prefixes(s.Spec.Nets)})
+		out = append(out, thing{labels: labels, nets: prefixes(s.Spec.Nets), named: w.resolve(s.Spec.AllowedEgressDomains)})
 	}
 	for _, s := range w.Global {
-		out = append(out, thing{labels: s.Labels, nets: prefixes(s.Spec.Nets)})
+		out = append(out, thing{labels: s.Labels, nets: prefixes(s.Spec.Nets), named: w.resolve(s.Spec.AllowedEgressDomains)})
+	}
+	return out
+}
+
+func (w *World) resolve(domains []string) (out []netip.Addr) {
+	for _, d := range domains {
+		out = append(out, w.Domains[d]...)
 	}
 	return out
 }
@@ -171,8 +179,9 @@ func (w *World) matches(r *v3.Rule, namespace string, d v3.PolicyType, p Packet)
 			}
 		}
 	}
-	return w.isEntity(&r.Source, namespace, p.Source, p.Protocol, p.SourcePort, false) &&
-		w.isEntity(&r.Destination, namespace, p.Destination, p.Protocol, p.DestinationPort, d == v3.PolicyTypeEgress)
+	egress := d == v3.PolicyTypeEgress
+	return w.isEntity(&r.Source, namespace, p.Source, p.Protocol, p.SourcePort, false, false) &&
+		w.isEntity(&r.Destination, namespace, p.Destination, p.Protocol, p.DestinationPort, egress, egress && r.Action == v3.Allow)
 }
 
 func isMessage(f *v3.ICMPFields, p Packet) bool {
@@ -180,8 +189,9 @@ func isMessage(f *v3.ICMPFields, p Packet) bool {
 }
 
 // isEntity reports whether an address, with a protocol and port, is what a rule
-// asks for. withPort says that a service is meant with its ports.
-func (w *World) isEntity(e *v3.EntityRule, namespace string, a netip.Addr, protocol uint8, port uint16, withPort bool) bool {
+// asks for. withPort says that a service is meant with its ports, byName that an
+// address may be that of a name.
+func (w *World) isEntity(e *v3.EntityRule, namespace string, a netip.Addr, protocol uint8, port uint16, withPort, byName bool) bool {
 	if len(e.Nets) > 0 && !within(prefixes(e.Nets), a) || within(prefixes(e.NotNets), a) {
 		return false
 	}
@@ -200,6 +210,7 @@ func (w *World) isEntity(e *v3.EntityRule, namespace string, a netip.Addr, proto
 	positive := e.Selector != "" || e.NamespaceSelector != "" || accounts || namespace != "" && e.NotSelector != ""
 	here, someone, excluded := w.things(), false, false
 	for _, t := range here {
+		someone = someone || byName && slices.Contains(t.named, a) && isWanted(e, namespace, t.labels)
 		if within(t.nets, a) {
 			someone = someone || isWanted(e, namespace, t.labels)
 			excluded = excluded || e.NotSelector != "" && picks(read(e.NotSelector), t.labels)

@@ -23,7 +23,8 @@ type World struct {
 	Hosts     []*v3.HostEndpoint
 	Sets      []*v3.NetworkSet
 	Global    []*v3.GlobalNetworkSet
-	Services  map[string][]Backend // by namespace/name
+	Services  map[string][]Backend    // by namespace/name
+	Domains   map[string][]netip.Addr // of the names of hosts that an entry of allowedEgressDomains matches, by the entry
 }
 
 // Policy is one of any kind.

@@ -85,13 +85,22 @@ type Forwarder struct {
 	// Metrics is the loopback address of metrics, health and pprof; empty for none.
 	Metrics string `json:"metrics"`
 	// Log says what is logged and how.
-	Log Log `json:"log"`
+	Log PacketLog `json:"log"`
 }
 
 // Log says what is logged and how.
 type Log struct {
 	Format string `json:"format"` // text or json
 	Level  string `json:"level"`  // debug, info, warn or error
+}
+
+// PacketLog is Log of who writes packets down, too.
+type PacketLog struct {
+	Log
+	// RuleBurst is how many packets a worker writes down at once for each rule with action
+	// Log, RuleEvery the time that passes for each one more, as "1s"; 0s: all of them.
+	RuleBurst int      `json:"ruleBurst"`
+	RuleEvery Duration `json:"ruleEvery"`
 }
 
 // Duration is a time.Duration written as "30us" or "5s".
@@ -123,7 +132,7 @@ func Default() Forwarder {
 		Node: node, Workers: max(1, runtime.NumCPU()-1), BusyPoll: BusyPollNever, Spin: Duration(30 * time.Microsecond),
 		Burst: 64, Frames: 16384, Supers: 384, Flows: 64, Established: EstablishedRejudged,
 		Socket: pb.DefaultSocket, StateDir: "/var/lib/margay", Metrics: "127.0.0.1:9479",
-		Log: Log{Format: "text", Level: "info"},
+		Log: PacketLog{Log: Log{Format: "text", Level: "info"}, RuleBurst: 10, RuleEvery: Duration(time.Second)},
 	}
 }
 
@@ -230,12 +239,29 @@ func (c Forwarder) validatePlaces(bad func(string, any, string)) {
 	}
 }
 
+// Validate reports every fault of what stands under log.
+func (l Log) Validate() error {
+	var errs []error
+	l.validate(func(path string, v any, want string) { errs = append(errs, &FieldError{path, v, want}) })
+	return errors.Join(errs...)
+}
+
 func (l Log) validate(bad func(string, any, string)) {
 	if l.Format != "text" && l.Format != "json" {
 		bad("log.format", fmt.Sprintf("%q", l.Format), "text or json")
 	}
 	if _, err := l.level(); err != nil {
 		bad("log.level", fmt.Sprintf("%q", l.Level), "debug, info, warn or error")
+	}
+}
+
+func (l PacketLog) validate(bad func(string, any, string)) {
+	l.Log.validate(bad)
+	if l.RuleBurst < 1 || l.RuleBurst > 10_000 {
+		bad("log.ruleBurst", l.RuleBurst, "1 to 10000")
+	}
+	if d := time.Duration(l.RuleEvery); d < 0 || d > time.Hour {
+		bad("log.ruleEvery", d, "0s to 1h0m0s")
 	}
 }
 

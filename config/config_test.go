@@ -65,7 +65,7 @@ func TestParseKeepsWhatIsNotSaid(t *testing.T) {
 func TestValidateTellsEveryFault(t *testing.T) {
 	c := Forwarder{
 		Workers: 0, CPUs: []int{1, 1}, BusyPoll: "sometimes", Spin: Duration(-1), Burst: 257, Frames: 1, Supers: -1, Flows: 1, Established: "forever", FlowsFile: "flows",
-		Socket: "here", StateDir: "there", Metrics: "0.0.0.0:80", Log: Log{Format: "xml", Level: "loud"},
+		Socket: "here", StateDir: "there", Metrics: "0.0.0.0:80", Log: PacketLog{Log: Log{Format: "xml", Level: "loud"}, RuleBurst: 0, RuleEvery: -1},
 	}
 	err := c.Validate()
 	if err == nil {
@@ -74,7 +74,7 @@ func TestValidateTellsEveryFault(t *testing.T) {
 	for _, want := range []string{
 		"workers is 0, want 1 to 256", "cpus is [1 1], want one for each of 0 workers", "cpus[1] is 1", `busyPoll is "sometimes"`,
 		"spin is -1ns", "burst is 257", "frames is 1", "supers is -1", "flows is 1", "flowsFile is", `established is "forever"`, "node is", "socket is", "stateDir is", "metrics is",
-		"log.format is", "log.level is",
+		"log.format is", "log.level is", "log.ruleBurst is 0, want 1 to 10000", "log.ruleEvery is -1ns, want 0s to 1h0m0s",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not told in:\n%v", want, err)

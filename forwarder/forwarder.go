@@ -29,6 +29,7 @@ import (
 
 	pb "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/config"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/forwarder/desired"
 	"margay.dev/margay/forwarder/handover"
 	"margay.dev/margay/forwarder/inspect"
@@ -92,7 +93,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if d.plane, err = plane.New(d.planeConfig()); err != nil {
 		return err
 	}
-	d.session = session.NewServer(d, d.bootID, d.log)
+	d.session = session.NewServer(d, d.plane, d.bootID, d.log)
 	return d.restore(ctx)
 }
 
@@ -101,7 +102,8 @@ func (d *Daemon) planeConfig() plane.Config {
 		Workers: d.cfg.Workers, CPUs: d.cfg.CPUs, BusyPoll: d.cfg.BusyPoll == config.BusyPollAlways,
 		Spin: time.Duration(d.cfg.Spin), Burst: d.cfg.Burst, Frames: d.cfg.Frames, Supers: d.cfg.Supers, FlowBytes: d.cfg.Flows << 20,
 		FlowsFile: d.cfg.FlowsPath(), KeepEstablished: d.cfg.Established == config.EstablishedKept,
-		Log: d.log, Journal: d.journal,
+		LogRate: judge.LogRate{Burst: d.cfg.Log.RuleBurst, Every: time.Duration(d.cfg.Log.RuleEvery)},
+		Log:     d.log, Journal: d.journal,
 	}
 }
 

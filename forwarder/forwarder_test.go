@@ -194,7 +194,7 @@ func TestWhatAClientMayNotDo(t *testing.T) {
 		"speak a version to come":  {&pb.Hello{Version: 9, MinVersion: 8}, nil, "upgrade the older"},
 		"speak no version":         {&pb.Hello{}, nil, "upgrade the older"},
 		"say hello twice":          {&pb.Hello{Version: 1, MinVersion: 1}, &pb.ClientMessage{Message: &pb.ClientMessage_Hello{Hello: &pb.Hello{}}}, "second hello"},
-		"send an empty message":    {&pb.Hello{Version: 1, MinVersion: 1}, &pb.ClientMessage{}, "neither chunk nor commit"},
+		"send an empty message":    {&pb.Hello{Version: 1, MinVersion: 1}, &pb.ClientMessage{}, "of a kind that is not known"},
 		"send a message too large": {&pb.Hello{Version: 1, MinVersion: 1}, chunkOf(3 << 20), "larger than max"},
 	}
 	for name, tt := range tests {

@@ -18,23 +18,13 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	pb "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/internal/built"
 	"margay.dev/margay/internal/hostnet"
 	. "margay.dev/margay/internal/hostnet/hostnettest"
 )
 
 // binary is the daemon, built once for all tests.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "margay-forwarder-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "margay-forwarder")
-	out, err := exec.Command("go", "build", "-o", path, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return path, nil
-})
+var binary = sync.OnceValues(func() (string, error) { return built.Program("margay-forwarder") })
 
 // dialEnv asks this binary to dial a socket instead of testing; see dialAs.
 const dialEnv = "MARGAY_DIAL"
@@ -47,11 +37,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	code := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(code)
+	os.Exit(m.Run())
 }
 
 // lab is a node with a forwarder, and pods:
@@ -98,6 +84,7 @@ func (l *logBuffer) String() string {
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	NeedRoot(t)
+	OfProcesses(t)
 	l := &lab{t: t, node: Namespace(t), pods: map[string]*hostnet.Namespace{}, dir: t.TempDir(), log: &logBuffer{}, workers: 1}
 	for _, name := range []string{"a", "b", "c"} {
 		l.pods[name] = Namespace(t)

@@ -18,22 +18,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/internal/built"
 	. "margay.dev/margay/internal/hostnet/hostnettest"
 )
 
-// ctlBinary is margayctl, built once for all tests, beside the daemon.
-var ctlBinary = sync.OnceValues(func() (string, error) {
-	daemon, err := binary()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(filepath.Dir(daemon), "margayctl")
-	out, err := exec.Command("go", "build", "-o", path, "margay.dev/margay/cmd/margayctl").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return path, nil
-})
+// ctlBinary is margayctl, built once for all tests.
+var ctlBinary = sync.OnceValues(func() (string, error) { return built.Program("margayctl") })
 
 // ctl is a run of margayctl against the lab's forwarder.
 func (l *lab) ctl(args ...string) (cmd *exec.Cmd, out, errOut *logBuffer) {

@@ -77,7 +77,7 @@ func (d *Daemon) takeOver(ctx context.Context, t *handover.Taking, b handover.Bu
 	if d.store, _, err = statefile.Open(d.cfg.StateDir); d.store == nil {
 		return err
 	}
-	d.session = session.NewServer(d, d.bootID, d.log)
+	d.session = session.NewServer(d, d.plane, d.bootID, d.log)
 	flight, err := t.Ready(ctx)
 	if err != nil {
 		return err

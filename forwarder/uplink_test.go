@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	pb "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/internal/hostnet"
@@ -117,6 +120,30 @@ func TestUplinksSharedWithTheKernel(t *testing.T) {
 		Eventually(t, "it comes back", func() bool { return l.members("10.9.9.9") == 2 })
 	})
 	l.balanced()
+}
+
+// A neighbour that the kernel has known for long, of which it therefore tells
+// nothing, is known to a port that comes later, and to a route that does.
+func TestNeighboursThatTheKernelKnowsAlready(t *testing.T) {
+	l := newLab(t)
+	l.uplinks()
+	for i, name := range []string{"up0", "up1"} {
+		for _, family := range []string{"ipv4", "ipv6"} {
+			Run(t, l.node, "sysctl", "-w", "net."+family+".neigh."+name+".base_reachable_time_ms=600000")
+		}
+		for _, gateway := range []string{"10.%d.0.9", "fd0%d::9"} {
+			Run(t, l.node, "ip", "neigh", "replace", fmt.Sprintf(gateway, i+2), "dev", name, "lladdr", "02:00:00:00:99:01", "nud", "reachable")
+		}
+	}
+	l.start()
+	c := l.connect()
+	all := l.withUplinks()
+	first := proto.CloneOf(all)
+	first.NextHops, first.Routes = nil, nil
+	first.Ports = slices.DeleteFunc(first.Ports, func(p *pb.Port) bool { return p.Name == "up1" })
+	c.must(true, first) // its namespace is watched from here on
+	c.must(true, all)
+	Eventually(t, "both members are resolved", func() bool { return l.members("10.9.9.9") == 2 && l.members("fd09::9") == 2 })
 }
 
 // readdress gives the gateways new MACs, and wants traffic and tables to follow.

@@ -87,7 +87,7 @@ func startLive(ctx context.Context) (_ *live, err error) {
 		return l, err
 	}
 	l.server = grpc.NewServer(grpc.MaxRecvMsgSize(session.MaxMessage))
-	pb.RegisterDataplaneServer(l.server, session.NewServer(l, "bench", quiet))
+	pb.RegisterDataplaneServer(l.server, session.NewServer(l, l.plane, "bench", quiet))
 	go func() { _ = l.server.Serve(listener) }() // it ends with close; before, whoever waits for it says so
 	if l.stream, err = dataplane.Dial(ctx, socket, dataplane.Options{Client: "margay-bench"}); err != nil {
 		return l, err

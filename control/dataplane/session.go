@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	v1 "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/internal/version"
@@ -32,9 +35,15 @@ func (c *session) close() {
 }
 
 // Connect makes a client connection to the Unix socket of a dataplane, for the
-// services beside Connect such as Inspect. It does not wait for the other side.
+// services beside Connect such as Inspect. It does not wait for the other side, and
+// looks for it at least every second while a call does: on one machine nobody is
+// spared by the two minutes that gRPC comes to leave between attempts.
 func Connect(socket string) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	again := grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 800 * time.Millisecond},
+		MinConnectTimeout: 5 * time.Second,
+	}
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(again))
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", socket, err)
 	}
@@ -119,7 +128,7 @@ func (s *Stream) serve(ctx context.Context, c *session) error {
 func (s *Stream) begin(w *v1.Welcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.connected, s.sent, s.base = true, 0, nil
+	s.connected, s.sent, s.base, s.mayHear, s.answers = true, 0, nil, w.GetOverhears(), nil
 	s.last = max(s.last, w.GetGeneration())
 	if s.hasBase {
 		s.base = &Delivery{delta: &Delta{Set: *s.accepted.state()}, snapshot: true, done: make(chan struct{})}
@@ -136,8 +145,8 @@ func (s *Stream) lose() {
 // write sends what there is to send until the session ends.
 func (s *Stream) write(c *session) error {
 	for {
-		d := s.next()
-		if d == nil {
+		m, d := s.aside(), s.next()
+		if m == nil && d == nil {
 			select {
 			case <-c.ctx.Done():
 				return nil
@@ -145,10 +154,34 @@ func (s *Stream) write(c *session) error {
 			}
 			continue
 		}
-		if err := c.commit(d); err != nil {
-			return err
+		if m != nil {
+			if err := c.stream.Send(m); err != nil {
+				return err
+			}
+		}
+		if d != nil {
+			if err := c.commit(d, &s.octets); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// aside is what there is to send beside commits, nil for nothing.
+func (s *Stream) aside() *v1.ClientMessage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.options.OnOverheard != nil && s.mayHear:
+		s.mayHear = false
+		s.wake()
+		return &v1.ClientMessage{Message: &v1.ClientMessage_HearAnswers{HearAnswers: &v1.HearAnswers{Hear: true}}}
+	case len(s.answers) > 0:
+		ids := s.answers
+		s.answers = nil
+		return &v1.ClientMessage{Message: &v1.ClientMessage_AnswersRead{AnswersRead: &v1.AnswersRead{Ids: ids}}}
+	}
+	return nil
 }
 
 // next numbers the next commit that this session owes.
@@ -177,8 +210,10 @@ type outgoing struct {
 	commit *v1.Commit
 }
 
-func (c *session) commit(o *outgoing) error {
+// commit sends a commit and counts its bytes.
+func (c *session) commit(o *outgoing, octets *atomic.Uint64) error {
 	send := func(ch *v1.Chunk) error {
+		octets.Add(uint64(proto.Size(ch)))
 		return c.stream.Send(&v1.ClientMessage{Message: &v1.ClientMessage_Chunk{Chunk: ch}})
 	}
 	if o.chunks == nil {
@@ -209,6 +244,10 @@ func (s *Stream) read(c *session) error {
 		case *v1.ServerMessage_Condition:
 			if s.options.OnCondition != nil {
 				s.options.OnCondition(m.Condition)
+			}
+		case *v1.ServerMessage_Overheard:
+			if s.options.OnOverheard != nil {
+				s.options.OnOverheard(m.Overheard)
 			}
 		case *v1.ServerMessage_Welcome:
 			err = &protocolError{"it welcomes twice"}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "margay.dev/margay/api/dataplane/v1"
@@ -12,13 +13,17 @@ import (
 
 // Options say how a Stream behaves. The zero value is of use.
 type Options struct {
-	Client       string              // name and build, for the dataplane's logs
-	OnCondition  func(*v1.Condition) // called in order, one at a time; must not wait for the Stream
-	OnSession    func(Session)       // called when a connection begins or ends, in the same way
-	FirstBackoff time.Duration       // pause before the second attempt to connect; 0: 50 ms
-	MaxBackoff   time.Duration       // the pauses double up to this; 0: 5 s
-	HelloTimeout time.Duration       // for the dataplane's welcome; 0: 5 s
-	Unsettled    int                 // commits that may wait for an answer; 0: 1024
+	Client      string              // name and build, for the dataplane's logs
+	OnCondition func(*v1.Condition) // called in order, one at a time; must not wait for the Stream
+	OnSession   func(Session)       // called when a connection begins or ends, in the same way
+	// OnOverheard is called with what endpoints and servers of names say to each other, in
+	// the same way, if the dataplane can show that; without it nobody listens, and no packet
+	// waits. See AnswersRead.
+	OnOverheard  func(*v1.Overheard)
+	FirstBackoff time.Duration // pause before the second attempt to connect; 0: 50 ms
+	MaxBackoff   time.Duration // the pauses double up to this; 0: 5 s
+	HelloTimeout time.Duration // for the dataplane's welcome; 0: 5 s
+	Unsettled    int           // commits that may wait for an answer; 0: 1024
 }
 
 func (o Options) withDefaults() Options {
@@ -92,6 +97,7 @@ type Stream struct {
 	ended   chan struct{} // closed when run has returned
 	slots   chan struct{} // one per unsettled commit
 	kick    chan struct{} // holds one: there is something to send
+	octets  atomic.Uint64 // sent in chunks
 
 	mu        sync.Mutex
 	queue     []*Delivery // unsettled, oldest first
@@ -102,7 +108,9 @@ type Stream struct {
 	base      *Delivery // snapshot of accepted, while the session has not settled it
 	hasBase   bool      // accepted came from a snapshot
 	connected bool
-	err       error // why the Stream has ended
+	mayHear   bool     // the session's dataplane can show what is overheard, and was not asked yet
+	answers   []uint64 // ids that the session owes AnswersRead for
+	err       error    // why the Stream has ended
 }
 
 // Dial connects to the dataplane behind a Unix socket and keeps connected until
@@ -129,6 +137,17 @@ func Dial(ctx context.Context, socket string, o Options) (*Stream, error) {
 func (s *Stream) Close() {
 	s.cancel()
 	<-s.ended
+}
+
+// Ended is closed when the Stream has: by Close, or because the dataplane will not
+// have us. Err says why.
+func (s *Stream) Ended() <-chan struct{} { return s.ended }
+
+// Err is why the Stream has ended; nil while it has not.
+func (s *Stream) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 // SendSnapshot makes st the whole desired state: what it does not mention goes.
@@ -166,6 +185,9 @@ func (s *Stream) Generation() uint64 {
 	return s.acked
 }
 
+// Sent is how many bytes of changes were sent, also those of lost connections.
+func (s *Stream) Sent() uint64 { return s.octets.Load() }
+
 func (s *Stream) send(ctx context.Context, d *Delta, snapshot bool) (*Delivery, error) {
 	del := &Delivery{delta: d, snapshot: snapshot, done: make(chan struct{})}
 	err := pack(d, func(c *v1.Chunk) error {
@@ -189,6 +211,18 @@ func (s *Stream) send(ctx context.Context, d *Delta, snapshot bool) (*Delivery, 
 	s.queue = append(s.queue, del)
 	s.wake()
 	return del, nil
+}
+
+// AnswersRead lets packets go on that were overheard, since what they say is in
+// force, or says nothing new. It does not wait, and does nothing where the session
+// that they were heard by is over: nothing is held then.
+func (s *Stream) AnswersRead(ids []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.connected {
+		s.answers = append(s.answers, ids...)
+		s.wake()
+	}
 }
 
 func (s *Stream) wake() {

@@ -72,10 +72,11 @@ const (
 	Options                     // IPv4 options or IPv6 extension headers present
 	Judged                      // policy has allowed it, as far as policy concerns it
 	OnTrial                     // no flow speaks for it: whom policy concerns must judge it
+	Told                        // who learns names from answers has been shown it
 )
 
 var flagNames = [...]string{
-	"ipv6", "partial-checksum", "verified-checksum", "fragment", "first-fragment", "from-us", "dont-fragment", "group", "expiring", "options", "judged", "on-trial",
+	"ipv6", "partial-checksum", "verified-checksum", "fragment", "first-fragment", "from-us", "dont-fragment", "group", "expiring", "options", "judged", "on-trial", "told",
 }
 
 // Names are the flags that are set, in the order of their bits.

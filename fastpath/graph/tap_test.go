@@ -9,10 +9,10 @@ import (
 )
 
 func TestEveryFlagHasANameOfItsOwn(t *testing.T) {
-	names := (OnTrial<<1 - 1).Names() // OnTrial is the last
+	names := (Told<<1 - 1).Names() // Told is the last
 	slices.Sort(names)
-	if n := len(slices.Compact(names)); n != bits.Len16(uint16(OnTrial)) || len(flagNames) != n {
-		t.Errorf("%d flags have the names %q", bits.Len16(uint16(OnTrial)), names)
+	if n := len(slices.Compact(names)); n != bits.Len16(uint16(Told)) || len(flagNames) != n {
+		t.Errorf("%d flags have the names %q", bits.Len16(uint16(Told)), names)
 	}
 	if got := (IPv6 | Expiring).Names(); !slices.Equal(got, []string{"ipv6", "expiring"}) {
 		t.Errorf("names are %q", got)

@@ -1,8 +1,11 @@
 package judge
 
 import (
+	"slices"
+
 	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/overhear"
 )
 
 // flow-new makes a flow of each packet that policy allows and that may open one,
@@ -13,14 +16,17 @@ import (
 // flow-over-share, flow-index-full, flow-tuple-taken.
 func newSpec(t *Court, onward []string) graph.Spec {
 	return graph.Spec{
-		Name: "flow-new", Edges: onward,
-		New: func(worker int) graph.Node { return &flowNew{t, t.Desk(worker)} },
+		Name: "flow-new", Edges: append(onward, overhear.Name),
+		New: func(worker int) graph.Node {
+			return &flowNew{Court: t, Desk: t.Desk(worker), rewrite: graph.Edge(slices.Index(onward, "rewrite")), overhear: graph.Edge(len(onward))}
+		},
 	}
 }
 
 type flowNew struct {
 	*Court
 	*Desk
+	rewrite, overhear graph.Edge
 }
 
 // Specs declares the stops of a court. onward are the edges of the stop that
@@ -31,6 +37,7 @@ func Specs(c *Court, onward []string) []graph.Spec {
 
 // Process enters each packet's flow.
 func (n *flowNew) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
+	n.approach(v.Index())
 	for i, slot := range v.Index() {
 		c, m := n.Docket.At(slot), v.Meta(i)
 		if c.Packet.Kind == flow.Later {
@@ -49,26 +56,56 @@ func (n *flowNew) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 		}
 		m.Flags |= graph.Judged
 		next[i] = c.Edge
+		if c.asksForNames() && n.Post.Question(w, m, c.Reply) && c.Edge == n.rewrite {
+			next[i] = n.overhear
+		}
+	}
+}
+
+// approach has the memory fetched that enter will need, while others are made.
+func (n *flowNew) approach(idx []uint16) {
+	for _, slot := range idx {
+		if c := n.Docket.At(slot); c.Flow == 0 && c.Packet.Kind != flow.Later && c.Packet.Kind != flow.Untracked {
+			reverse := c.Key.Reverse()
+			n.Desk.Flows.Approach(&reverse)
+		}
 	}
 }
 
 // enter makes the flow of a case, or stamps it.
 func (n *flowNew) enter(w *graph.Worker, c *Case) flow.Reason {
 	if c.Flow != 0 {
-		n.Court.Flows.Stamp(c.Flow, c.Judged, decision(c)) // another worker may have been quicker: then its decision stands
+		if !c.Aside {
+			n.Court.Flows.Stamp(c.Flow, c.Judged, decision(c)) // another worker may have been quicker: then its decision stands
+		}
 		return flow.NoReason
 	}
 	if c.Packet.Kind == flow.Untracked { // of no flow: judged each by itself
 		return flow.NoReason
 	}
 	start := flow.Start{Reverse: c.Key.Reverse(), Decision: decision(c)}
+	if c.Aside {
+		start.Decision.Generation = 0 // older than any: whose packets these are will be asked for each
+	}
+	start.Endpoint = c.account()
+	return n.Desk.Flows.Insert(n.Tick(w), &c.Packet, &start).Reason
+}
+
+// account is what a flow is charged to: who opened it, else whom it was opened to. What
+// others open through a host's port is theirs only where no workload is at the other
+// end, or strangers could use up what all pods have there.
+func (c *Case) account() (to uint32) {
 	for _, e := range c.By {
-		if e != nil {
-			start.Endpoint = e.Account
-			break
+		if e != nil && !e.Host {
+			return e.Account
 		}
 	}
-	return n.Desk.Flows.Insert(n.Tick(w), &c.Packet, &start).Reason
+	for _, e := range c.By {
+		if e != nil {
+			return e.Account
+		}
+	}
+	return 0
 }
 
 // late lets a fragment without transport header pass if its first has: of this

@@ -15,9 +15,8 @@ func (c *Court) Hear(k *Case) graph.Reason {
 	*at = *k
 	n.label([]uint16{0})
 	for side := range at.Verdict {
-		by, some := n.chain(side, 0)
 		n.tuples[0] = at.Tuple
-		n.ask(by, some, 1)
+		n.ask(n.asked(side, 0), 1)
 		at.Verdict[side] = n.verdicts[0]
 	}
 	*k = *at

@@ -15,17 +15,24 @@ import (
 	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/label"
+	"margay.dev/margay/fastpath/overhear"
 )
 
-// Endpoint is what judges the packets of a workload, by family: IPv4, IPv6. What
-// no tier of a chain decides is denied, so one without tiers allows nothing. Once it
-// is in force nothing of it changes: another policy is another Endpoint.
+// Endpoint is what judges the packets that come by a port, and those that leave by
+// it, by family: IPv4, IPv6. What no tier of a chain decides is denied, but where it is
+// open, so one without tiers may do nothing. Once it is in force nothing of it changes:
+// another policy is another Endpoint.
 type Endpoint struct {
-	Egress, Ingress [2]*chain.Chain
-	Account         uint32     // that its flows are charged to
-	HostDenied      bool       // what it sends to its own node is dropped, whatever Egress says
-	Ends            [2]Ends    // of Egress, Ingress
-	Staged          [2]*Staged // likewise; nil where nothing is staged
+	Egress, Ingress [2]*chain.Chain // of who is behind the port: what comes by it, what leaves by it
+	// Host says that the port is the node's own way to others, such as an uplink: asked is
+	// about what the node forwards alone. What Calico calls the ingress of a host is Egress
+	// here, seen from behind the port.
+	Host       bool
+	Open       [2][2]bool // what no tier of Egress, Ingress decides is allowed, by family
+	Account    uint32     // that its flows are charged to
+	HostDenied bool       // what it sends to its own node is dropped, whatever Egress says
+	Ends       [2]Ends    // of Egress, Ingress
+	Staged     [2]*Staged // likewise; nil where nothing is staged
 }
 
 // Court is all that packets are judged by.
@@ -36,6 +43,8 @@ type Court struct {
 	// KeepAllowed has flows go on that were allowed, whatever policy comes to say, until
 	// they end; what was denied is judged anew. It is set before a graph is built.
 	KeepAllowed bool
+	// Post shows flows to servers of names to who learns names from them.
+	Post *overhear.Post
 	Record
 
 	since      time.Duration // the flows' clock when the workers' showed 0
@@ -47,7 +56,7 @@ type Court struct {
 
 // NewCourt makes one where nobody has policy.
 func NewCourt(routes *fib.Table, labels *label.Table) *Court {
-	c := &Court{FIB: routes, Labels: labels, desks: map[int]*Desk{}}
+	c := &Court{FIB: routes, Labels: labels, Post: overhear.NewPost(), desks: map[int]*Desk{}}
 	c.Begin()
 	routes.Watch(c.touch)
 	labels.Watch(c.touch)
@@ -178,10 +187,31 @@ type Case struct {
 	By         [2]*Endpoint // what judges each side; nil where nobody's policy does
 	Asked      [2]uint32    // the same, as the flow remembers it
 	ToHost     bool         // the other side is the node itself
+	Aside      bool         // the packet came by another port than its sender's endpoint has: what is decided is for it alone
+	Unrouted   bool         // no way leads back to its sender
 	NextHop    [2]uint32    // to the other side, and to the originator
 	Tuple      classifier.Packet
 	Verdict    [2]classifier.Verdict // of each side's endpoint
 	Edge       graph.Edge            // by which route sends the packet on
+}
+
+// Route notes where the packets of a case go, of which the one at hand goes by hop, and
+// returns what leads back to its sender.
+//
+//fastpath:hot
+func (c *Case) Route(view *fib.View, hop fib.NextHopID) *fib.Adjacency {
+	hi, lo, there := c.Key.SrcHi, c.Key.SrcLo, 0
+	if c.Reply {
+		hi, lo, there = c.Key.DstHi, c.Key.DstLo, 1
+	}
+	var back fib.NextHopID
+	if c.Key.IPv6() {
+		back = view.Lookup6(hi, lo)
+	} else {
+		back = view.Lookup4(uint32(lo))
+	}
+	c.NextHop[there], c.NextHop[1-there] = uint32(hop), uint32(back)
+	return view.Adjacency(view.Resolve(back, 0))
 }
 
 // Docket is the cases of a worker, by the packet's slot: they last a pass.
@@ -192,6 +222,24 @@ type Docket [2 * graph.VectorMax]Case
 //fastpath:hot
 func (d *Docket) At(slot uint16) *Case { return &d[slot&graph.SlotMask] }
 
+// heard is a bit of a flow's second verdict, which has no use for it: an endpoint asks
+// for names, and its packets are to be shown to Court.Post.
+const heard = 1 << 31
+
+// Verdicts are a decision's, of both sides.
+func Verdicts(d *flow.Decision) [2]classifier.Verdict {
+	return [2]classifier.Verdict{classifier.Verdict(d.Verdict[0]), classifier.Verdict(d.Verdict[1] &^ heard)}
+}
+
+// Plain says of a flow's verdicts that its packets just go on: they are not denied, and
+// nobody wants to see them.
+//
+//fastpath:hot
+func Plain(verdicts uint64) bool {
+	const actions, allowed = 7 << 29, uint64(classifier.Allow) << 29
+	return verdicts&(actions<<32|actions) == allowed<<32|allowed
+}
+
 // Denial is why a flow's packets are dropped whose verdicts are those.
 //
 //fastpath:hot
@@ -199,7 +247,7 @@ func Denial(verdicts uint64) graph.Reason {
 	switch {
 	case classifier.Verdict(verdicts).Action() != classifier.Allow:
 		return graph.EgressDenied
-	case classifier.Verdict(verdicts>>32).Action() != classifier.Allow:
+	case classifier.Verdict(verdicts>>32&^heard).Action() != classifier.Allow:
 		return graph.IngressDenied
 	}
 	return graph.NoReason

@@ -12,12 +12,14 @@ import (
 	"margay.dev/margay/fastpath/graph"
 )
 
-// How many packets of one rule a worker logs: logBurst at once, and one each
-// logEvery.
-const (
-	logBurst = 10
-	logEvery = time.Second
-)
+// LogRate is how many packets of one rule a worker logs.
+type LogRate struct {
+	Burst int           // at once, at least 1
+	Every time.Duration // and then one each time that so much has passed; 0: all
+}
+
+// DefaultLogRate keeps a flood that meets a Log rule from flooding the log.
+func DefaultLogRate() LogRate { return LogRate{Burst: 10, Every: time.Second} }
 
 // logRoom is how many packets of a worker can wait to be read.
 const logRoom = 256
@@ -27,7 +29,7 @@ type Logged struct {
 	Rule       uint32
 	Verdict    classifier.Verdict // that the packet got in the end
 	End        uint32             // where no rule gave it, the number of the end that did
-	Egress     bool               // it is the sender's policy, else the receiver's
+	Egress     bool               // it is the endpoint's egress policy, else its ingress policy
 	Account    uint32             // of the endpoint whose policy it is
 	InPort     uint16             // that the packet came in by
 	Packet     flow.Key           // its addresses and ports
@@ -46,6 +48,8 @@ type LogStats struct {
 // Log carries packets that met rules with action Log from workers to one reader,
 // without a lock: in bounded rings, for workers wait for nobody.
 type Log struct {
+	// Rate is each rule's, DefaultLogRate where it is zero. It is set before a graph is built.
+	Rate    LogRate
 	rates   pad[rate]
 	mu      sync.Mutex
 	writers []*writer
@@ -54,22 +58,23 @@ type Log struct {
 
 // rate is a worker's leave to log a rule, as a bucket of tokens that leaks.
 type rate struct {
-	full       atomic.Int64 // ns of the worker's clock until which logEvery would have to pass for a full bucket
+	full       atomic.Int64 // ns of the worker's clock at which the bucket would be full
 	suppressed atomic.Uint64
 }
 
 // take asks for leave at a time.
-func (r *rate) take(now int64) bool {
+func (r *rate) take(now int64, of LogRate) bool {
 	at := max(r.full.Load(), now)
-	if at-now > int64(logEvery)*(logBurst-1) {
+	if at-now > int64(of.Every)*int64(of.Burst-1) {
 		return false
 	}
-	r.full.Store(at + int64(logEvery))
+	r.full.Store(at + int64(of.Every))
 	return true
 }
 
 // writer is a worker's part.
 type writer struct {
+	rate   LogRate
 	rates  *sheet[rate]
 	events [logRoom]Logged
 	tail   atomic.Uint64 // events that were ever put in
@@ -80,7 +85,10 @@ type writer struct {
 }
 
 func (l *Log) join() *writer {
-	w := &writer{rates: l.rates.join()}
+	w := &writer{rate: l.Rate, rates: l.rates.join()}
+	if w.rate == (LogRate{}) {
+		w.rate = DefaultLogRate()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.writers = append(l.writers, w)
@@ -97,7 +105,7 @@ func (w *writer) put(now int64, e *Logged) {
 	switch {
 	case tail-w.head.Load() == logRoom:
 		w.lost.Add(1)
-	case !r.take(now):
+	case !r.take(now, w.rate):
 		w.suppressed.Add(1)
 	default:
 		e.Suppressed = r.suppressed.Swap(0)
@@ -168,7 +176,7 @@ func (n *bar) log(side int, by *chain.Chain, idx []uint16) {
 		by.Logged(&n.tuples[i], got, &n.logs)
 		for _, v := range n.logs.Met {
 			n.writer.put(n.now, &Logged{
-				Rule: v.Rule(), Verdict: got, End: e.Ends[side].of(c.family(), got), Egress: side == 0, Account: e.Account,
+				Rule: v.Rule(), Verdict: got, End: e.Ends[side].of(c.family(), got), Egress: (side == 0) != e.Host, Account: e.Account,
 				InPort: n.metas[slot&graph.SlotMask].InPort, Packet: c.Key, Segments: c.Packet.Segments, Bytes: c.Packet.Bytes,
 			})
 		}

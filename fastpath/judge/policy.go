@@ -3,10 +3,10 @@ package judge
 import (
 	"margay.dev/margay/classifier"
 	"margay.dev/margay/classifier/chain"
-	"margay.dev/margay/fastpath/fib"
 	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/label"
+	"margay.dev/margay/fastpath/overhear"
 	"margay.dev/margay/internal/pkt"
 )
 
@@ -14,8 +14,8 @@ import (
 // it was opened to. Each judges the originator's first packet, whichever side's
 // packet is at hand.
 //
-// Uses: the packet's case. Sets: the case's Tuple, NextHop, Verdict. Drops:
-// egress-denied, ingress-denied, host-denied, encapsulated, flow-*.
+// Uses: the packet's case. Sets: the case's Tuple, Verdict. Drops: egress-denied,
+// ingress-denied, host-denied, encapsulated, spoofed-source, flow-*.
 const (
 	policyDrop graph.Edge = iota
 	policyOn
@@ -67,7 +67,6 @@ func (n *policyOut) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge)
 	}
 	count(&n.rejudged, known)
 	n.label(idx)
-	n.back(idx)
 	n.look(w, v)
 	n.judge(0, idx, next)
 	for i, slot := range idx {
@@ -121,41 +120,21 @@ func (n *policyOut) label(idx []uint16) {
 	}
 }
 
-// back finds the next hop that route has not: of the direction that the packet
-// at hand does not take.
-func (n *policyOut) back(idx []uint16) {
-	view := n.FIB.View()
-	for _, slot := range idx {
-		c := n.Docket.At(slot)
-		hi, lo, at := c.Key.SrcHi, c.Key.SrcLo, 1
-		if c.Reply {
-			hi, lo, at = c.Key.DstHi, c.Key.DstLo, 0
-		}
-		var hop fib.NextHopID
-		if c.Key.IPv6() {
-			hop = view.Lookup6(hi, lo)
-		} else {
-			hop = view.Lookup4(uint32(lo))
-		}
-		c.NextHop[at] = uint32(hop)
-	}
-}
-
 // judge asks for each packet the policy of one side, 0 or 1, of its case: as many
 // at a time as stand together and ask the same chain. Where there is none, all
 // is allowed.
 func (n *bar) judge(side int, idx []uint16, next []graph.Edge) {
 	for len(idx) > 0 {
-		by, some := n.chain(side, idx[0])
+		by := n.asked(side, idx[0])
 		k := 0
 		for k < min(len(idx), len(n.tuples)) {
-			if other, also := n.chain(side, idx[k]); other != by || also != some {
+			if n.asked(side, idx[k]) != by {
 				break
 			}
 			n.tuples[k] = n.Docket.At(idx[k]).Tuple
 			k++
 		}
-		n.ask(by, some, k)
+		n.ask(by, k)
 		for i := range k {
 			n.Docket.At(idx[i]).Verdict[side] = n.verdicts[i]
 			next[i] = policyOn
@@ -163,41 +142,59 @@ func (n *bar) judge(side int, idx []uint16, next []graph.Edge) {
 				next[i] = policyDrop
 			}
 		}
-		n.tell(side, by, idx[:k])
+		n.tell(side, by.chain, idx[:k])
 		idx, next = idx[k:], next[k:]
 	}
 }
 
+// Unopposed is the verdict on packets of which nobody's policy, or no tier of one that
+// is open, has anything to say.
+//
+//fastpath:hot
+func Unopposed() classifier.Verdict { return classifier.NewVerdict(classifier.Allow, 0, 0) }
+
 // ask judges the first k tuples.
-func (n *bar) ask(by *chain.Chain, some bool, k int) {
+func (n *bar) ask(by asked, k int) {
 	verdicts := n.verdicts[:k]
 	switch {
-	case !some:
+	case !by.some:
 		for i := range verdicts {
-			verdicts[i] = classifier.NewVerdict(classifier.Allow, 0, 0)
+			verdicts[i] = Unopposed()
 		}
-	case by == nil:
+	case by.chain == nil:
 		clear(verdicts)
 	default:
-		by.Match(n.tuples[:k], verdicts)
+		by.chain.Match(n.tuples[:k], verdicts)
+		if by.open {
+			allowRest(verdicts)
+		}
 	}
 }
 
-// chain is what judges one side of a case; some is false where nothing does.
-func (n *bar) chain(side int, slot uint16) (by *chain.Chain, some bool) {
+// allowRest allows what no tier has decided.
+func allowRest(verdicts []classifier.Verdict) {
+	for i, v := range verdicts {
+		if v.Action() == classifier.NoMatch {
+			verdicts[i] = Unopposed()
+		}
+	}
+}
+
+// asked is what judges one side of a case.
+type asked struct {
+	chain *chain.Chain
+	some  bool // anything does
+	open  bool // what no tier decides is allowed
+}
+
+func (n *bar) asked(side int, slot uint16) asked {
 	c := n.Docket.At(slot)
 	e := c.By[side]
 	if e == nil {
-		return nil, false
+		return asked{}
 	}
-	family := 0
-	if c.Key.IPv6() {
-		family = 1
-	}
-	if side == 0 {
-		return e.Egress[family], true
-	}
-	return e.Ingress[family], true
+	chains := [2]*[2]*chain.Chain{&e.Egress, &e.Ingress}[side]
+	return asked{chains[c.family()], true, e.Open[side][c.family()]}
 }
 
 // unfit is why a packet is dropped whatever policy says.
@@ -206,7 +203,9 @@ func unfit(c *Case) graph.Reason {
 	switch {
 	case c.Unfit != flow.NoReason:
 		return graph.FlowReason(uint8(c.Unfit))
-	case from != nil && c.Flow == 0 && isEncapsulated(&c.Packet):
+	case c.Unrouted && c.Flow == 0:
+		return graph.SpoofedSource
+	case from != nil && !from.Host && c.Flow == 0 && isEncapsulated(&c.Packet):
 		return graph.Encapsulated
 	case from != nil && from.HostDenied && c.ToHost:
 		return graph.HostDenied
@@ -217,18 +216,31 @@ func unfit(c *Case) graph.Reason {
 // deny has a known flow remember that it is denied now, so that its next packets
 // need not be judged.
 func (n *bar) deny(c *Case) {
-	if c.Flow != 0 {
+	if c.Flow != 0 && !c.Aside {
 		n.Court.Flows.Stamp(c.Flow, c.Judged, decision(c))
 	}
 }
 
 // decision is what a case has come to.
 func decision(c *Case) flow.Decision {
+	second := uint32(c.Verdict[1])
+	if c.asksForNames() {
+		second |= heard
+	}
 	return flow.Decision{
-		Verdict: [2]uint32{uint32(c.Verdict[0]), uint32(c.Verdict[1])},
+		Verdict: [2]uint32{uint32(c.Verdict[0]), second},
 		Class:   [2]uint32{c.Tuple.SourceClass, c.Tuple.DestinationClass},
 		NextHop: c.NextHop, Asked: c.Asked, Generation: c.Generation,
 	}
+}
+
+// asksForNames says of a flow that a workload whose policy was asked opened it to a
+// server of names. (What comes by an uplink is not believed: whoever sends it might ask a
+// server of his own here.)
+func (c *Case) asksForNames() bool {
+	_, port := c.Key.Ports()
+	proto := c.Key.Proto()
+	return c.By[0] != nil && !c.By[0].Host && port == overhear.Port && (proto == pkt.ProtoUDP || proto == pkt.ProtoTCP)
 }
 
 // isEncapsulated tells packets that would carry others past policy: IP in IP, and

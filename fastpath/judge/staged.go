@@ -9,6 +9,7 @@ import (
 // in force. It is asked beside what is, for counters alone.
 type Staged struct {
 	Chain   [2]*chain.Chain // by family: IPv4, IPv6
+	Open    [2]bool         // likewise: what no tier decides would be allowed
 	Ends    Ends
 	Denies  uint32 // number, in Record.Ends, of packets that are allowed and would be denied
 	Permits uint32 // and of those that are denied and would be allowed
@@ -19,7 +20,7 @@ func (s *Staged) Equal(other *Staged) bool {
 	if s == nil || other == nil {
 		return s == other
 	}
-	return s.Chain == other.Chain && s.Ends.Equal(&other.Ends) && s.Denies == other.Denies && s.Permits == other.Permits
+	return s.Chain == other.Chain && s.Open == other.Open && s.Ends.Equal(&other.Ends) && s.Denies == other.Denies && s.Permits == other.Permits
 }
 
 // stage counts what staged policies would make of cases: as many at a time as
@@ -41,6 +42,9 @@ func (n *bar) stage(side int, idx []uint16) {
 				clear(would)
 			} else {
 				asked.Match(n.tuples[from:to], would)
+				if by.Open[family] {
+					allowRest(would)
+				}
 			}
 			for i, slot := range idx[from:to] {
 				n.compare(side, by, n.Docket.At(slot), would[i])

@@ -23,6 +23,9 @@ func mixed() map[uint16][]gt.Packet {
 	for _, ipv6 := range []bool{false, true} {
 		up, pod := gt.Addr(ipv6, gt.NetUp, gt.Station), gt.Addr(ipv6, gt.NetPods, gt.PodHost)
 		ours := gt.Addr(ipv6, gt.NetUp, gt.Ours)
+		names := gt.Addr(ipv6, gt.NetRemote, 53)
+		add(gt.Pod, gt.UDPPorts(pod, names, 30, 4000, 53))
+		add(gt.Up, gt.Framed(gt.Up, gt.UDPPorts(names, pod, 60, 53, 4000)))
 		for i := range 20 {
 			add(gt.Up, gt.Framed(gt.Up, gt.UDP(up, pod, 100+i)), gt.Framed(gt.Up, gt.TCP(up, gt.Addr(ipv6, gt.NetPods, gt.VethHost), i)))
 			add(gt.Pod, gt.TCP(pod, gt.Addr(ipv6, gt.NetRemote, i), i), gt.UDPPorts(pod, gt.Addr(ipv6, gt.NetSpread, i), 9, uint16(i), 9))
@@ -71,7 +74,11 @@ func TestMixedTrafficAllocatesNothing(t *testing.T) {
 		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) {
 			l := gt.StandardConfig(t, gt.Config{Workers: workers, Single: []uint16{gt.Veth, gt.Host, gt.Side}})
 			l.Police(gt.Pod, &judge.Endpoint{Ingress: open(t), Egress: open(t)})
+			for _, ipv6 := range []bool{false, true} { // who asks for names first begins the flow
+				l.SendIP(gt.Pod, gt.UDPPorts(gt.Addr(ipv6, gt.NetPods, gt.PodHost), gt.Addr(ipv6, gt.NetRemote, 53), 30, 4000, 53))
+			}
 			loopMixed(l)
+			heard, stop := l.Tables.Court.Post.Listen()
 			for range 200 { // until every buffer has its size, and what is held is held
 				l.Engine.Step()
 			}
@@ -83,7 +90,11 @@ func TestMixedTrafficAllocatesNothing(t *testing.T) {
 				for len(l.Tables.Events) > 0 {
 					<-l.Tables.Events
 				}
+				for len(heard) > 0 {
+					<-heard
+				}
 			})
+			stop()
 			if n != 0 {
 				t.Errorf("%v allocations per pass, want 0", n)
 			}

@@ -5,6 +5,7 @@ import (
 	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/judge"
+	"margay.dev/margay/fastpath/overhear"
 	"margay.dev/margay/internal/pkt"
 )
 
@@ -19,12 +20,13 @@ const (
 	flowDrop graph.Edge = iota
 	flowRewrite
 	flowRoute
+	flowOverhear
 )
 
 func flowSpec(t *Tables) graph.Spec {
 	return graph.Spec{
 		Name:  "flow",
-		Edges: []string{flowDrop: graph.DropName, flowRewrite: "rewrite", flowRoute: "route"},
+		Edges: []string{flowDrop: graph.DropName, flowRewrite: "rewrite", flowRoute: "route", flowOverhear: overhear.Name},
 		New: func(worker int) graph.Node {
 			return &flowStop{Tables: t, Desk: t.Court.Desk(worker), former: former{renewal: t.Court.NewRenewal(worker)}}
 		},
@@ -58,7 +60,7 @@ func (n *flowStop) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) 
 	}
 	for len(idx) > 0 {
 		part := min(len(idx), flowStride)
-		n.read(w, metas, idx[:part])
+		n.Read(n.Court.Tick(w), w.Mem, metas, idx[:part], n.packets[:part])
 		n.Desk.Flows.Lookup(n.Court.Tick(w), n.packets[:part], n.results[:part])
 		for i := 0; ; i++ {
 			if i = n.swift(&r, metas, idx[:part], next, i); i == part {
@@ -90,38 +92,6 @@ type lane struct {
 	in        uint16
 }
 
-// read takes what the flow table must know from the packets of idx.
-//
-//fastpath:hot
-func (n *flowStop) read(w *graph.Worker, metas *graph.Slots, idx []uint16) {
-	for i, slot := range idx {
-		m := &metas[slot&graph.SlotMask]
-		m.Flags &^= graph.Judged | graph.OnTrial
-		p := &n.packets[i&(flowStride-1)]
-		if m.L4 != 0 && m.Flags&graph.FromUs == 0 &&
-			p.Quick(w.Mem[m.Off+uint32(m.L3):m.Off+m.Head], uint32(m.L4-m.L3), m.Len-uint32(m.L3), m.Proto, m.Flags&graph.IPv6 != 0, m.Segments) {
-			continue
-		}
-		p.Read(w.Mem[m.Off+uint32(m.L3):m.Off+m.Head], judge.ShapeOf(m))
-		if m.Flags&graph.FromUs != 0 {
-			p.Kind = flow.Untracked
-		}
-		if p.Kind == flow.Later {
-			n.follow(w, m, p)
-		}
-	}
-}
-
-// follow gives a fragment without transport header the key of its datagram's
-// first. One whose first is not known stays as it is: whether that matters is
-// known when it is known where the packet goes.
-func (n *flowStop) follow(w *graph.Worker, m *graph.Meta, p *flow.Packet) {
-	var part flow.Part
-	if part.Read(w.Mem[m.Off+uint32(m.L3):m.Off+m.Head], judge.ShapeOf(m)) {
-		p.Why = n.Desk.Flows.Follow(n.Court.Tick(w), &part, p)
-	}
-}
-
 // swift sends packets on, from the i-th of the part, that go the way of the packet
 // before them: all for which settled would say the same. It returns which one does not.
 //
@@ -133,7 +103,7 @@ func (n *flowStop) swift(by *ruling, metas *graph.Slots, part []uint16, next []g
 	for ; i < len(part); i++ {
 		r, m := &n.results[i&(flowStride-1)], &metas[part[i]&graph.SlotMask]
 		if r.Generation < generation && !n.Court.Stands(r.Generation, &n.packets[i&(flowStride-1)].Key) || r.Outcome != flow.Hit || fib.NextHopID(r.NextHop) != l.hop || fib.NextHopID(r.Back) != l.back || m.InPort != l.in ||
-			m.Flags&slow != 0 || m.GSO != graph.GSONone || m.Len-uint32(m.L3) > l.room || judge.Denial(r.Verdict) != graph.NoReason {
+			m.Flags&slow != 0 || m.GSO != graph.GSONone || m.Len-uint32(m.L3) > l.room || !judge.Plain(r.Verdict) {
 			return i
 		}
 		m.Flags |= graph.Judged
@@ -185,6 +155,7 @@ func (n *flowStop) settled(w *graph.Worker, by *ruling, m *graph.Meta, i int) gr
 			return dropped(m, why)
 		}
 	}
+	answers := !judge.Plain(r.Verdict) && n.Court.Post.Question(w, m, r.Ref&1 != 0)
 	id, single := by.view.Single(fib.NextHopID(r.NextHop))
 	if !single {
 		return flowRoute
@@ -194,6 +165,9 @@ func (n *flowStop) settled(w *graph.Worker, by *ruling, m *graph.Meta, i int) gr
 		return flowRoute
 	}
 	m.Adjacency = uint32(id)
+	if answers {
+		return flowOverhear
+	}
 	by.lane = lane{hop: fib.NextHopID(r.NextHop), back: fib.NextHopID(r.Back), id: id, room: a.MTU, in: m.InPort}
 	return flowRewrite
 }

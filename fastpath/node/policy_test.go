@@ -186,6 +186,32 @@ func TestPolicyThatChangesJudgesKnownFlowsAnew(t *testing.T) {
 	})
 }
 
+// Packets of one flow that come in one vector by two ports: the one that is not its
+// sender's does not slip through behind those that are, wherever it stands.
+func TestFlowsPacketByAnotherPortInOneVector(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		l := gt.Standard(t, 1)
+		pod, far := gt.Addr(ipv6, gt.NetPods, gt.PodHost), gt.Addr(ipv6, gt.NetRemote, 9)
+		l.Police(gt.Pod, &judge.Endpoint{Egress: open(t), Ingress: open(t)})
+		l.Police(gt.Veth, &judge.Endpoint{Egress: open(t), Ingress: open(t)})
+		one := gt.UDPPorts(pod, far, 10, 1000, 53)
+		l.SendIP(gt.Pod, one)
+		for i, order := range [][]uint16{{gt.Pod, gt.Veth}, {gt.Veth, gt.Pod}} {
+			l.CollectAll()
+			before := l.Engine.Total()
+			for _, port := range order {
+				for range 2 {
+					l.Inject(port, gt.Framed(port, one))
+				}
+			}
+			l.Run()
+			if n, d := left(l, gt.Up), l.Engine.Total().Drops[graph.SpoofedSource]-before.Drops[graph.SpoofedSource]; n != 2 || d != 2 {
+				t.Errorf("order %d: %d packets left and %d were refused, want 2 and 2", i, n, d)
+			}
+		}
+	})
+}
+
 // As it may be configured, and as Calico does: what was allowed goes on until it ends,
 // by today's routes, and nothing new begins.
 func TestAllowedFlowsAreKept(t *testing.T) {

@@ -114,7 +114,7 @@ func (c *churn) addProgram(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ch, err := chain.NewChain(chain.Tier{List: chain.NewList(p), End: classifier.Deny})
+	ch, err := chain.NewChain(chain.Tier{List: chain.NewList(p), End: []classifier.Action{classifier.Deny, classifier.Deny, classifier.Pass}[c.r.IntN(3)]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,12 +180,15 @@ func (c *churn) members() (out []fib.Member) {
 	return out
 }
 
-// police gives an endpoint another policy, or none.
+// police gives an endpoint, or the host on its port to the world, another policy, or none.
 func (c *churn) police() {
-	port, some := endA+uint16(c.r.IntN(3)), func() *chain.Chain { return c.chains[c.r.IntN(len(c.chains))] }
-	e := &judge.Endpoint{Account: uint32(port), HostDenied: c.r.IntN(8) == 0}
+	port, some := endA+uint16(c.r.IntN(4)), func() *chain.Chain { return c.chains[c.r.IntN(len(c.chains))] }
+	e := &judge.Endpoint{Account: uint32(port), Host: port == outU, HostDenied: port != outU && c.r.IntN(8) == 0}
 	for family := range 2 {
 		e.Egress[family], e.Ingress[family] = some(), some()
+	}
+	if e.Host {
+		e.Open = openBoth(e.Egress, e.Ingress)
 	}
 	if c.r.IntN(6) == 0 {
 		e = nil
@@ -209,11 +212,13 @@ func (c *churn) judged(k flow.Key, from, to uint16) (d flow.Decision, hostDenied
 	tuple := [1]classifier.Packet{{SourceClass: d.Class[0], DestinationClass: d.Class[1], Protocol: k.Proto()}}
 	tuple[0].SourcePort, tuple[0].DestinationPort = k.Ports()
 	if e := c.policy[from]; e != nil {
-		d.Asked[0], d.Verdict[0] = uint32(from)+1, ask(e.Egress[family], tuple)
 		hostDenied = e.HostDenied && to == ownHost
+		if !e.Host || to != ownHost {
+			d.Asked[0], d.Verdict[0] = uint32(from)+1, ask(e, e.Egress[family], tuple)
+		}
 	}
 	if e := c.policy[to]; e != nil && from != ownHost {
-		d.Asked[1], d.Verdict[1] = uint32(to)+1, ask(e.Ingress[family], tuple)
+		d.Asked[1], d.Verdict[1] = uint32(to)+1, ask(e, e.Ingress[family], tuple)
 	}
 	if judge.Denial(uint64(d.Verdict[0])|uint64(classifier.NewVerdict(classifier.Allow, 0, 0))<<32) != 0 {
 		d.Verdict[1] = 0
@@ -221,9 +226,12 @@ func (c *churn) judged(k flow.Key, from, to uint16) (d flow.Decision, hostDenied
 	return d, hostDenied
 }
 
-func ask(c *chain.Chain, tuple [1]classifier.Packet) uint32 {
+func ask(e *judge.Endpoint, c *chain.Chain, tuple [1]classifier.Packet) uint32 {
 	var out [1]classifier.Verdict
 	c.Match(tuple[:], out[:])
+	if e.Host && out[0].Action() == classifier.NoMatch {
+		return uint32(classifier.NewVerdict(classifier.Allow, 0, 0))
+	}
 	return uint32(out[0])
 }
 

@@ -99,17 +99,27 @@ type bench struct {
 
 // bench is whose policy concerns packets between two ports. What a node sends to its
 // own endpoints is not judged there (Calico: traffic from the endpoint's own node is
-// always allowed).
+// always allowed), and host endpoints are not asked about the node's own traffic.
 //
 //fastpath:hot
 func (s *State) bench(from, to uint16) (b bench) {
-	if e := s.policy(from); e != nil {
+	if e := s.policy(from); e != nil && (!e.Host || to != s.HostPort) {
 		b.by[0], b.asked[0], b.since = e, uint32(from)+1, s.since[from]
 	}
 	if e := s.policy(to); e != nil && from != s.HostPort {
 		b.by[1], b.asked[1], b.since = e, uint32(to)+1, max(b.since, s.since[to])
 	}
 	return b
+}
+
+// concerned says whether connections between two ports are to be known: somebody's
+// policy is about those of one direction at least.
+//
+//fastpath:hot
+func (s *State) concerned(in, out uint16) bool {
+	e, f := s.policy(in), s.policy(out)
+	through := in != s.HostPort && out != s.HostPort
+	return e != nil && (through || !e.Host) || f != nil && (through || !f.Host)
 }
 
 // Answer is an address of ours on a port.

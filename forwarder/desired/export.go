@@ -106,7 +106,7 @@ func (h *NextHop) proto() *pb.NextHop {
 
 func (e *Endpoint) proto() *pb.Endpoint {
 	m := &pb.Endpoint{Id: e.ID, Port: e.Port, Addresses: prefixStrings(e.Addresses), Mac: e.MAC.bytes()}
-	m.HostDenied = e.HostDenied
+	m.HostDenied, m.Host = e.HostDenied, e.Host
 	m.Policy, m.Egress, m.Ingress = pb.Endpoint_Policy(e.Policy), stagesProto(e.Egress), stagesProto(e.Ingress)
 	m.StagedEgress, m.StagedIngress = stagesProto(e.StagedEgress), stagesProto(e.StagedIngress)
 	return m

@@ -44,17 +44,29 @@ func (s *State) disown(p netip.Prefix) {
 }
 
 // Find is the endpoints that a person means by a name: the one of that id, or else
-// those whose id ends in a slash and the name, by id.
+// those whose id ends in a slash and the name, whose pod it is, or whose port, by id.
 func (s *State) Find(name string) []*Endpoint {
 	if e := s.Endpoints[name]; e != nil {
 		return []*Endpoint{e}
 	}
 	var found []*Endpoint
 	for id, e := range s.Endpoints {
-		if strings.HasSuffix(id, "/"+name) {
+		if last := id[strings.LastIndexByte(id, '/')+1:]; strings.HasSuffix(id, "/"+name) || e.Port == name || name != "" && podOf(last) == name {
 			found = append(found, e)
 		}
 	}
 	slices.SortFunc(found, func(a, b *Endpoint) int { return strings.Compare(a.ID, b.ID) })
 	return found
+}
+
+// podOf is the pod of a workload endpoint of Calico's with a name,
+// NODE-ORCHESTRATOR-POD-INTERFACE, where "--" stands for each "-" of a part; empty
+// for other names.
+func podOf(name string) string {
+	const dash = "\x00"
+	parts := strings.Split(strings.ReplaceAll(name, "--", dash), "-")
+	if len(parts) != 4 {
+		return ""
+	}
+	return strings.ReplaceAll(parts[2], dash, "-")
 }

@@ -12,7 +12,7 @@ import (
 
 func TestFind(t *testing.T) {
 	c := &pb.Chunk{Ports: []*pb.Port{tun("a", "")}}
-	for _, id := range []string{"pod/ann", "pod/bob", "shop/bob", "bob", "a/b/c"} {
+	for _, id := range []string{"pod/ann", "pod/bob", "shop/bob", "bob", "a/b/c", "shop/n-k8s-web-eth0", "shop/n--1-k8s-web--2-eth0"} {
 		c.Endpoints = append(c.Endpoints, &pb.Endpoint{Id: id, Port: "a"})
 	}
 	s, faults := Empty().Apply(changeOf(c), true)
@@ -21,6 +21,7 @@ func TestFind(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"ann": "pod/ann", "pod/ann": "pod/ann", "nn": "", "bob": "bob", "shop/bob": "shop/bob", "b/c": "a/b/c", "c": "a/b/c", "": "", "/ann": "", "pod/": "",
+		"web": "shop/n-k8s-web-eth0", "web-2": "shop/n--1-k8s-web--2-eth0", "web--2": "", "n-k8s-web-eth0": "shop/n-k8s-web-eth0", "eth0": "",
 	} {
 		if got := ids(s.Find(name)); got != want {
 			t.Errorf("%q finds %q, want %q", name, got, want)

@@ -192,8 +192,11 @@ func (p parser) endpoint(m *pb.Endpoint) *Endpoint {
 	if len(m.GetEgress())+len(m.GetIngress())+len(m.GetStagedEgress())+len(m.GetStagedIngress()) > 0 && m.GetPolicy() != pb.Endpoint_POLICY_ENFORCED {
 		p.add(object, "policy", m.GetPolicy(), "POLICY_ENFORCED where there are stages")
 	}
+	if m.GetHost() && (len(m.GetAddresses()) > 0 || len(m.GetMac()) > 0 || m.GetHostDenied()) {
+		p.say("%s: it is a host's and has addresses, a mac or host_denied: want none, a host endpoint judges what passes its port", object)
+	}
 	return &Endpoint{
-		ID: m.GetId(), Port: m.GetPort(), MAC: p.mac(object, "mac", m.GetMac()),
+		Host: m.GetHost(), ID: m.GetId(), Port: m.GetPort(), MAC: p.mac(object, "mac", m.GetMac()),
 		Addresses: p.prefixes(object, "addresses", m.GetAddresses(), true),
 		Policy:    Policy(m.GetPolicy()), Egress: p.stages(object, "egress", m.GetEgress()), Ingress: p.stages(object, "ingress", m.GetIngress()), HostDenied: m.GetHostDenied(),
 		StagedEgress: p.stages(object, "staged_egress", m.GetStagedEgress()), StagedIngress: p.stages(object, "staged_ingress", m.GetStagedIngress()),

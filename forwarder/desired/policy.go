@@ -249,9 +249,9 @@ func (k check) tenants() {
 	at := map[string]string{} // endpoint by port
 	judged := map[string]bool{}
 	seat := func(id string, e *Endpoint) {
-		judged[e.Port] = judged[e.Port] || e.Policy == PolicyEnforced
+		judged[e.Port] = judged[e.Port] || e.Policy == PolicyEnforced || e.Host
 		if other, shared := at[e.Port]; shared && judged[e.Port] {
-			k.say("endpoint/%s: port %s has another endpoint, %s, and policy is enforced there: want a port for each",
+			k.say("endpoint/%s: port %s has another endpoint, %s, and policy is enforced there, or it is a host's: want a port for each",
 				clip(max(id, other)), e.Port, clip(min(id, other)))
 		}
 		at[e.Port] = id
@@ -313,6 +313,24 @@ func (e *Endpoint) programs() iter.Seq[uint32] {
 			}
 		}
 	}
+}
+
+// Facing are the stages that judge packets between who is behind the endpoint's port
+// and the node: what comes by the port, and what leaves by it. That is the egress and
+// the ingress of a workload, and of a host the other way round.
+func (e *Endpoint) Facing() [2][]Stage {
+	if e.Host {
+		return [2][]Stage{e.Ingress, e.Egress}
+	}
+	return [2][]Stage{e.Egress, e.Ingress}
+}
+
+// FacingStaged is Facing for the stages that would judge if staged policies were in force.
+func (e *Endpoint) FacingStaged() [2][]Stage {
+	if e.Host {
+		return [2][]Stage{e.StagedIngress, e.StagedEgress}
+	}
+	return [2][]Stage{e.StagedEgress, e.StagedIngress}
 }
 
 // allStages yields the stages of both directions, and those that are staged.

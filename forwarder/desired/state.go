@@ -125,7 +125,7 @@ type NextHop struct {
 	Members []Member
 }
 
-// Endpoint is a workload behind a port.
+// Endpoint is a workload behind a port, or the node itself on one of its ports.
 type Endpoint struct {
 	ID        string
 	Port      string
@@ -139,6 +139,9 @@ type Endpoint struct {
 	StagedEgress, StagedIngress []Stage
 	// HostDenied drops what it sends to its own node, whatever Egress says.
 	HostDenied bool
+	// Host is set for the node itself: Ingress judges what it forwards that comes by the
+	// port, Egress what leaves by it, and what goes past all stages is allowed.
+	Host bool
 }
 
 // Policy is the state of an endpoint's policy.

@@ -16,6 +16,7 @@ import (
 
 	pb "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/fastpath/node"
+	"margay.dev/margay/forwarder/desired"
 	"margay.dev/margay/forwarder/plane"
 )
 
@@ -53,23 +54,46 @@ func Ask(ctx context.Context, p *plane.Plane, in *pb.ExplainRequest) (*pb.Explan
 		if err != nil {
 			return nil, err
 		}
-		p.Look(func(l plane.Live) {
-			out.Explanations = append(out.Explanations, explain(l, &asked[i], known))
-		})
+		if e := answer(p, &asked[i], known); e != nil {
+			out.Explanations = append(out.Explanations, e)
+		}
 	}
 	return out, nil
+}
+
+// answer explains one tuple; nil where the plane has ended. What would turn a verdict is
+// looked for while others change the tables: if they change who is asked, or what
+// those say, it is all asked again, and if that goes on, nothing is told that would turn it.
+func answer(p *plane.Plane, t *tuple, known connections) (out *pb.Explanation) {
+	const tries = 3
+	for range tries {
+		var s *search
+		out = nil
+		p.Look(func(l plane.Live) { out, s = explain(l, t, known) })
+		if out == nil || s == nil {
+			return out
+		}
+		s.look = p.Look
+		if changes := s.changes(); !s.stale {
+			out.Changes = changes
+			return out
+		}
+	}
+	return out
 }
 
 // world is the tables in force, and what is asked of them.
 type world struct {
 	plane.Live
 	*tuple
-	st *node.State
+	st    *node.State
+	hosts [2]*desired.Endpoint // that judge in the place of source and destination; nil for none
 }
 
-// explain answers for one family.
-func explain(l plane.Live, t *tuple, known connections) *pb.Explanation {
-	w := &world{l, t, l.Tables.State()}
+// explain answers for one family, but for what would turn the verdict: that is to be
+// searched for, nil where policy is not asked.
+func explain(l plane.Live, t *tuple, known connections) (*pb.Explanation, *search) {
+	w := &world{Live: l, tuple: t, st: l.Tables.State()}
 	out := &pb.Explanation{Generation: l.Generation, Tuple: t.proto()}
 	in := w.from()
 	passage := w.Tables.Try(in, t.packet())
@@ -80,6 +104,7 @@ func explain(l plane.Live, t *tuple, known connections) *pb.Explanation {
 		out.There.Reason = reason.String()
 	}
 	if passage.Referred {
+		w.findHosts(&passage, in)
 		reason = w.Tables.Court.Hear(&passage.Case)
 	}
 	if reason == 0 {
@@ -95,10 +120,19 @@ func explain(l plane.Live, t *tuple, known connections) *pb.Explanation {
 	for i := range known.list {
 		out.Flows = append(out.Flows, w.flow(&known.list[i], &passage))
 	}
-	if passage.Referred {
-		out.Changes = w.changes(&passage.Case)
+	if !passage.Referred {
+		return out, nil
 	}
-	return out
+	return out, w.search(in, passage.Case)
+}
+
+// findHosts finds the host endpoints that judge a packet which came in by a port.
+func (w *world) findHosts(p *node.Passage, in uint16) {
+	for side, port := range [2]uint16{in, p.OutPort} {
+		if e := p.Case.By[side]; e != nil && e.Host {
+			w.hosts[side] = w.HostAt(port)
+		}
+	}
 }
 
 // outcome is what becomes of a packet at the stop that route, or policy, sends it to.

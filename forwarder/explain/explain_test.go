@@ -23,7 +23,7 @@ func TestExplanationsAreTrue(t *testing.T) {
 	if testing.Short() {
 		rounds = min(rounds, 4)
 	}
-	outcomes, kinds := map[string]int{}, map[pb.Explanation_Change_Kind]int{}
+	outcomes, kinds, hosts := map[string]int{}, map[pb.Explanation_Change_Kind]int{}, map[string]int{}
 	b := newBench(t)
 	for seed := range rounds {
 		r := rand.New(rand.NewPCG(uint64(seed), 9))
@@ -43,6 +43,11 @@ func TestExplanationsAreTrue(t *testing.T) {
 				t.Fatalf("seed %d, %+v: %s became of it; explained as\n%v", seed, q, got, e)
 			}
 			outcomes[got]++
+			for _, j := range []*pb.Explanation_Judgement{e.Egress, e.Ingress} {
+				if j.Host != "" {
+					hosts[j.Said.String()]++
+				}
+			}
 			consistent(t, e)
 			if tried < 10 && len(e.Changes) > 0 && q.dst != q.src {
 				tried++
@@ -57,6 +62,9 @@ func TestExplanationsAreTrue(t *testing.T) {
 		if outcomes[want] == 0 && !testing.Short() {
 			t.Errorf("none came to %s: %v", want, outcomes)
 		}
+	}
+	if len(hosts) != 2 {
+		t.Errorf("the host's policy said %v, want some allowed and some denied", hosts)
 	}
 	kinds[pb.Explanation_Change_KIND_SOURCE_PREFIX] += kinds[pb.Explanation_Change_KIND_DESTINATION_PREFIX]
 	for kind := pb.Explanation_Change_KIND_PROTOCOL; kind <= pb.Explanation_Change_KIND_RULE_ADDED; kind++ {
@@ -112,7 +120,7 @@ func (b *bench) turns(old *scene, q question, e *pb.Explanation, c *pb.Explanati
 }
 
 func (s *scene) clone() *scene {
-	out := &scene{members: map[uint32][]netip.Addr{}, next: s.next}
+	out := &scene{members: map[uint32][]netip.Addr{}, hosted: s.hosted, next: s.next}
 	for set, m := range s.members {
 		out.members[set] = slices.Clone(m)
 	}

@@ -4,8 +4,8 @@ import (
 	"context"
 
 	pb "margay.dev/margay/api/dataplane/v1"
-	"margay.dev/margay/classifier"
 	"margay.dev/margay/fastpath/flow"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/fastpath/node"
 	"margay.dev/margay/forwarder/plane"
 )
@@ -55,7 +55,7 @@ func (w *world) flow(f *flow.Flow, p *node.Passage) *pb.Explanation_Flow {
 		PacketsThere: f.Packets[0], PacketsBack: f.Packets[1],
 		Current: f.Decision.Generation == w.Tables.Court.Generation(),
 	}
-	verdicts := [2]classifier.Verdict{classifier.Verdict(f.Decision.Verdict[0]), classifier.Verdict(f.Decision.Verdict[1])}
+	verdicts := judge.Verdicts(&f.Decision)
 	if !out.Current {
 		if !p.Referred || out.Reply { // of a reply the other way would have to be asked
 			return out

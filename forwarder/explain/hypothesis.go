@@ -8,6 +8,7 @@ import (
 	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
 	"margay.dev/margay/fastpath/judge"
+	"margay.dev/margay/forwarder/plane"
 )
 
 // hypothesis is how things might be: another packet, other members of sets,
@@ -28,9 +29,13 @@ type forced struct {
 	action classifier.Action
 }
 
-// search looks for what would turn what policy says of a case.
+// search looks for what would turn what policy says of a case. Lists do not change, and
+// are read while others work on the tables; all else is looked at within hold.
 type search struct {
 	*world
+	look     func(func(plane.Live)) bool
+	stale    bool   // the case is judged otherwise by now
+	in       uint16 // port that its packet came by
 	c        *judge.Case
 	base     hypothesis
 	target   classifier.Action // Allow for what is denied now
@@ -63,26 +68,47 @@ func (w *world) same(c *judge.Case) hypothesis {
 	return h
 }
 
-// try is what each side would say, asked of the lists in force. It is false where
-// that cannot be known, or where the packet would be dropped whatever they say.
-func (s *search) try(h *hypothesis) (out [2]classifier.Verdict, ok bool) {
-	c, ok := s.imagine(h)
-	if !ok {
-		return out, false
-	}
-	s.Tables.Court.Hear(&c)
-	if c.Barred() != graph.NoReason || h.moved && h.addr != s.base.addr {
-		return out, false
+// hold looks at the tables for a moment, in which nothing else changes. It calls f
+// unless the case is judged by others by now, or otherwise: then the search is stale.
+func (s *search) hold(f func()) {
+	looked := s.look(func(l plane.Live) {
+		s.Live, s.st = l, l.Tables.State()
+		again := l.Tables.Try(s.in, s.packet())
+		c := again.Case
+		l.Tables.Court.Hear(&c)
+		if s.stale = s.stale || !again.Referred || c.By != s.c.By || c.Verdict != s.verdict; !s.stale {
+			f()
+		}
+	})
+	s.stale = s.stale || !looked
+}
+
+// try is what each side would say if all conditions of a candidate were true, asked of
+// the lists in force. It is false where that cannot be known, or where the packet would
+// be dropped whatever they say.
+func (s *search) try(k candidate) (h hypothesis, out [2]classifier.Verdict, ok bool) {
+	h = s.base
+	var c judge.Case
+	s.hold(func() {
+		if !s.suppose(&h, k) {
+			return
+		}
+		if c, ok = s.imagine(&h); ok {
+			s.Tables.Court.Hear(&c)
+		}
+	})
+	if !ok || c.Barred() != graph.NoReason || h.moved && h.addr != s.base.addr {
+		return h, out, false
 	}
 	if !h.moved && h.without == classifier.EndOfTier && h.forced == ([2]forced{}) {
-		return c.Verdict, true
+		return h, c.Verdict, true
 	}
 	for side := range out {
-		if out[side], ok = s.side(h, &c, side); !ok {
-			return out, false
+		if out[side], ok = s.side(&h, &c, side); !ok {
+			return h, out, false
 		}
 	}
-	return out, true
+	return h, out, true
 }
 
 // imagine is the case of the packet that a hypothesis is about. Another host has
@@ -127,6 +153,9 @@ func (s *search) side(h *hypothesis, c *judge.Case, side int) (v classifier.Verd
 	})
 	if v.Action() == classifier.NoMatch && force.tier == len(tiers) && force.action != classifier.NoMatch { // behind them
 		return classifier.NewVerdict(force.action, classifier.EndOfTier, force.tier), known
+	}
+	if v.Action() == classifier.NoMatch && c.By[side].Open[side][familyOf(c)] {
+		return judge.Unopposed(), known
 	}
 	return v, known
 }

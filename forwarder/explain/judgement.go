@@ -45,6 +45,9 @@ func exempt(p *pb.Explanation_Party, does string) string {
 // judged fills in what one side's stages say.
 func (w *world) judged(out *pb.Explanation_Judgement, side int, c *judge.Case) {
 	out.Exempt, out.Said = "", said(c.Verdict[side])
+	if h := w.hosts[side]; h != nil {
+		out.Host = h.ID
+	}
 	var steps []classifier.Verdict
 	if by := chainOf(c, side); by != nil {
 		steps = by.Explain(&c.Tuple, nil)
@@ -94,16 +97,25 @@ func (w *world) step(out *pb.Explanation_Stage, v classifier.Verdict) {
 	}
 }
 
+// judge is the endpoint whose policy is asked for one side, 0 for the source's; nil for
+// none.
+func (w *world) judge(side int) *desired.Endpoint {
+	if h := w.hosts[side]; h != nil {
+		return h
+	}
+	return [2]*end{&w.source, &w.destination}[side].endpoint
+}
+
 // stages are those of the endpoint of one side, 0 for the source's egress.
 func (w *world) stages(side int) []desired.Stage {
-	switch {
-	case side == 0 && w.source.endpoint != nil:
-		return w.source.endpoint.Egress
-	case side == 1 && w.destination.endpoint != nil:
-		return w.destination.endpoint.Ingress
+	if e := w.judge(side); e != nil {
+		return e.Facing()[side]
 	}
 	return nil
 }
+
+// egress says whether what is asked for a side is an endpoint's egress policy.
+func (w *world) egress(side int) bool { return (side == 0) != (w.hosts[side] != nil) }
 
 // chainOf is what judges one side of a case; nil where nothing does.
 func chainOf(c *judge.Case, side int) *chain.Chain {

@@ -11,7 +11,7 @@ import (
 	"margay.dev/margay/forwarder/policing"
 )
 
-// How much is done for one explanation: who changes the tables waits meanwhile.
+// How much is done for one explanation.
 const (
 	maxClauses    = 4 << 20 // that are read
 	maxCandidates = 64      // that are tried
@@ -21,15 +21,20 @@ const (
 // candidate is conditions that might turn what policy says, all of them together.
 type candidate []condition
 
-// changes are what would turn the verdict of policy on a case that was heard: the
-// nearest first, and last, what always helps, a rule for this packet alone.
-func (w *world) changes(c *judge.Case) (out []*pb.Explanation_Change) {
-	s := &search{world: w, c: c, base: w.same(c), target: classifier.Allow, verdict: c.Verdict,
+// search is the search for what would turn the verdict of policy on a case that was
+// heard, of a packet that came in by a port.
+func (w *world) search(in uint16, c judge.Case) *search {
+	return &search{world: w, in: in, c: &c, base: w.same(&c), target: classifier.Allow, verdict: c.Verdict,
 		readings: map[reading]*classifier.Reading{}, left: maxClauses}
-	if c.Barred() != graph.NoReason {
+}
+
+// changes are what would turn the verdict: the nearest first, and last, what always
+// helps, a rule for this packet alone. They are of use unless the search is stale then.
+func (s *search) changes() (out []*pb.Explanation_Change) {
+	if s.c.Barred() != graph.NoReason {
 		return nil // no list can help
 	}
-	if _, denied := (&search{target: classifier.Deny}).turned(c.Verdict); !denied {
+	if _, denied := (&search{target: classifier.Deny}).turned(s.verdict); !denied {
 		s.target = classifier.Deny
 	}
 	add := func(k candidate) bool {
@@ -120,12 +125,11 @@ func (s *search) near() (best []candidate) {
 func (s *search) pairs(near []candidate, add func(candidate) bool) {
 	var by [2][]candidate
 	for _, k := range near {
-		h := s.base
 		side := k[0].side
-		if len(by[side]) == maxPairs || !s.suppose(&h, k) {
+		if len(by[side]) == maxPairs {
 			continue
 		}
-		if v, ok := s.try(&h); ok && v[side].Action() == classifier.Allow {
+		if _, v, ok := s.try(k); ok && v[side].Action() == classifier.Allow {
 			by[side] = append(by[side], k)
 		}
 	}
@@ -186,12 +190,8 @@ func (s *search) suppose(h *hypothesis, k candidate) bool {
 }
 
 // verify tries a candidate on the lists in force, and tells it if it turns the verdict.
-func (s *search) verify(k candidate) *pb.Explanation_Change {
-	h := s.base
-	if !s.suppose(&h, k) {
-		return nil
-	}
-	v, ok := s.try(&h)
+func (s *search) verify(k candidate) (out *pb.Explanation_Change) {
+	h, v, ok := s.try(k)
 	if !ok {
 		return nil
 	}
@@ -199,7 +199,13 @@ func (s *search) verify(k candidate) *pb.Explanation_Change {
 	if !ok {
 		return nil
 	}
-	out := &pb.Explanation_Change{Then: said(v[side]), Rule: s.rule(v[side]), Stage: s.stage(side, v[side].Tier()), Egress: side == 0}
+	s.hold(func() { out = s.change(k, &h, v, side) })
+	return out
+}
+
+// change tells a candidate that turns the verdict to v, as a side shows.
+func (s *search) change(k candidate, h *hypothesis, v [2]classifier.Verdict, side int) *pb.Explanation_Change {
+	out := &pb.Explanation_Change{Then: said(v[side]), Rule: s.rule(v[side]), Stage: s.stage(side, v[side].Tier()), Egress: s.egress(side)}
 	if h.addr != s.base.addr { // others judge
 		out.Stage = out.Rule.GetTier()
 	}
@@ -231,7 +237,7 @@ func (s *search) blocker(side int) (name string, ok bool) {
 
 // part tells a condition.
 func (s *search) part(c *condition) *pb.Explanation_Change_Part {
-	out := &pb.Explanation_Change_Part{Kind: c.kind, Number: uint32(c.number), Egress: c.side == 0, Wants: s.rule(c.wants)}
+	out := &pb.Explanation_Change_Part{Kind: c.kind, Number: uint32(c.number), Egress: s.egress(c.side), Wants: s.rule(c.wants)}
 	switch {
 	case c.prefix.IsValid():
 		out.Prefix, out.Address = c.prefix.String(), within4(c.prefix).String()
@@ -243,8 +249,11 @@ func (s *search) part(c *condition) *pb.Explanation_Change_Part {
 		if out.Stage = s.stage(c.side, c.force.tier); c.rule != 0 {
 			out.Rule = s.named(c.rule)
 		}
-		if e := [2]*end{&s.source, &s.destination}[c.side].endpoint; e != nil {
+		if e := s.judge(c.side); e != nil {
 			out.Endpoint = e.ID
+			if out.Stage == "" && e.Host { // it has no profiles
+				out.Stage = "default"
+			}
 		}
 	}
 	return out

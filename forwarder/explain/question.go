@@ -156,26 +156,21 @@ func owner(s *desired.State, addr netip.Addr) (out *desired.Endpoint) {
 	return out
 }
 
-// named finds an endpoint by its id, by the end of that, or by its port.
+// named finds the endpoint that a person means.
 func named(s *desired.State, which, name string) (*desired.Endpoint, error) {
-	if e := s.Endpoints[name]; e != nil {
-		return e, nil
-	}
-	var found []string
-	for id, e := range s.Endpoints {
-		if strings.HasSuffix(id, "/"+name) || e.Port == name {
-			found = append(found, id)
-		}
-	}
-	slices.Sort(found)
-	switch len(found) {
+	switch found := s.Find(name); len(found) {
 	case 0:
 		return nil, fault{ErrUnknown, fmt.Sprintf("%s is %.64q, which is neither an address nor an endpoint of this node (%s): give its address, or ask the forwarder of its own node",
 			which, name, some(slices.Sorted(maps.Keys(s.Endpoints))))}
 	case 1:
-		return s.Endpoints[found[0]], nil
+		return found[0], nil
+	default:
+		var ids []string
+		for _, e := range found {
+			ids = append(ids, e.ID)
+		}
+		return nil, fault{ErrQuestion, fmt.Sprintf("%s is %.64q, which may be %s: give the whole id", which, name, some(ids))}
 	}
-	return nil, fault{ErrQuestion, fmt.Sprintf("%s is %.64q, which may be %s: give the whole id", which, name, some(found))}
 }
 
 // some names the first of a list.

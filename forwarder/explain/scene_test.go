@@ -24,10 +24,13 @@ import (
 //	p1 ┤      ├ p3
 //	p2 ┤ node ├ p4 (policy is off)
 //	   └─ up ─┘ 10.2.0.0/16, fd02::/32
+//
+// On the uplink the node itself may have policy for what it forwards.
 type scene struct {
 	members map[uint32][]netip.Addr
-	stages  [4][2][]stage // of p1 to p4: egress, ingress
-	next    uint32        // id of a rule
+	stages  [5][2][]stage // of p1 to p4, and of the host: egress, ingress
+	hosted  bool
+	next    uint32 // id of a rule
 }
 
 // stage is a tier's rules for both families; ids are shared.
@@ -54,7 +57,7 @@ const (
 )
 
 func newScene(r *rand.Rand) *scene {
-	s := &scene{members: map[uint32][]netip.Addr{}, next: 1}
+	s := &scene{members: map[uint32][]netip.Addr{}, hosted: r.IntN(2) == 0, next: 1}
 	for set := uint32(1); set <= 3; set++ {
 		s.members[set] = nil
 		for i := 1; i <= 5; i++ {
@@ -67,7 +70,7 @@ func newScene(r *rand.Rand) *scene {
 			}
 		}
 	}
-	for i := range 3 {
+	for _, i := range []int{0, 1, 2, 4} {
 		for d := range 2 {
 			for range r.IntN(4) {
 				s.stages[i][d] = append(s.stages[i][d], s.stage(r))
@@ -134,6 +137,10 @@ func (b *bench) apply(s *scene) {
 	for i, name := range []string{"p1", "p2", "p3", "p4", "up"} {
 		m.Ports = append(m.Ports, &pb.Port{Name: name, Kind: &pb.Port_Tun{Tun: &pb.TunPort{}}})
 		if name == "up" {
+			if s.hosted {
+				m.Endpoints = append(m.Endpoints, &pb.Endpoint{Id: "host/5", Port: name, Host: true, Policy: pb.Endpoint_POLICY_ENFORCED,
+					Egress: b.stages(m, s.stages[i][0]), Ingress: b.stages(m, s.stages[i][1])})
+			}
 			continue
 		}
 		e := &pb.Endpoint{Id: "pod/ns/" + name, Port: name, Addresses: []string{addr(false, netPods, i+1).String(), addr(true, netPods, i+1).String()}, Policy: pb.Endpoint_POLICY_OFF}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	v1 "margay.dev/margay/api/dataplane/v1"
 	v3 "margay.dev/margay/api/v3"
 	"margay.dev/margay/control/dataplane"
+	"margay.dev/margay/control/domains"
 	"margay.dev/margay/control/guard"
 	"margay.dev/margay/fastpath/graph/graphtest"
 	"margay.dev/margay/forwarder/plane"
@@ -48,6 +50,8 @@ type world struct {
 	guard     *guard.Guard
 	endpoints map[policy.Key]*v1.Endpoint // as they are without policy
 	sent      uint64                      // packets, since the beginning
+	keeper    *domains.Keeper             // of names that pods are told
+	behind    atomic.Bool                 // what is overheard is left lying
 }
 
 // core puts commits in force, as the daemon does but for the disk, and remembers
@@ -84,13 +88,22 @@ func raise(t *testing.T, pods int, cfg plane.Config) *world {
 		t.Fatal(err)
 	}
 	rpc := grpc.NewServer(grpc.MaxRecvMsgSize(session.MaxMessage))
-	v1.RegisterDataplaneServer(rpc, session.NewServer(w.core, "boot", slog.New(slog.DiscardHandler)))
+	v1.RegisterDataplaneServer(rpc, session.NewServer(w.core, w.core.Plane, "boot", slog.New(slog.DiscardHandler)))
 	served := make(chan error)
 	go func() { served <- rpc.Serve(l) }()
 	t.Cleanup(func() { rpc.Stop(); <-served })
-	if w.stream, err = dataplane.Dial(t.Context(), socket, dataplane.Options{Client: "hostile"}); err != nil {
+	w.keeper = domains.NewKeeper(domains.Limits{}, func(ids []uint64) { w.stream.AnswersRead(ids) })
+	t.Cleanup(w.keeper.Stop)
+	ready := make(chan struct{}) // w.stream is there
+	hear := func(o *v1.Overheard) {
+		if <-ready; !w.behind.Load() {
+			w.keeper.Hear(o)
+		}
+	}
+	if w.stream, err = dataplane.Dial(t.Context(), socket, dataplane.Options{Client: "hostile", OnOverheard: hear}); err != nil {
 		t.Fatal(err)
 	}
+	close(ready)
 	t.Cleanup(w.stream.Close)
 	w.begin(pods)
 	return w
@@ -193,7 +206,7 @@ func (w *world) flush() error {
 		return err
 	}
 	w.guard.Settled(u.Generation)
-	return nil
+	return w.keeper.Want(u.NewDomains, u.GoneDomains)
 }
 
 // send sends a change and waits until it is in force.

@@ -183,7 +183,7 @@ func (f *flowList) show(l *plane.Live, one *flow.Flow) *pb.FlowList_Flow {
 		Original: f.direction(one, 0), Reply: f.direction(one, 1),
 		Outdated: one.Decision.Generation != l.Tables.Court.Generation(),
 	}
-	out.Egress, out.Ingress = rulings(l.State, one)
+	out.Egress, out.Ingress = rulings(l, one)
 	return out
 }
 

@@ -66,23 +66,23 @@ func (t *tier) rules() (n uint32) {
 	return n
 }
 
-// tiersOf are the stages of an endpoint: egress before ingress, and what is staged
-// behind what is in force.
+// tiersOf are the stages of an endpoint: those for what comes by its port first, and
+// what is staged behind what is in force.
 func tiersOf(l *plane.Live, e *desired.Endpoint) (out []tier) {
 	by := judged(l, e)
 	if by == nil {
 		by = &judge.Endpoint{}
 	}
-	for side, stages := range [2][]desired.Stage{e.Egress, e.Ingress} {
+	for side, stages := range e.Facing() {
 		chains := [2][2]*chain.Chain{by.Egress, by.Ingress}[side]
-		out = append(out, tiersIn(l, stages, chains, by.Ends[side], &pb.EndpointPolicy_Tier{Egress: side == 0})...)
+		out = append(out, tiersIn(l, stages, chains, by.Ends[side], &pb.EndpointPolicy_Tier{Egress: (side == 0) != e.Host})...)
 	}
-	for side, stages := range [2][]desired.Stage{e.StagedEgress, e.StagedIngress} {
+	for side, stages := range e.FacingStaged() {
 		staged := by.Staged[side]
 		if staged == nil {
 			staged = &judge.Staged{}
 		}
-		out = append(out, tiersIn(l, stages, staged.Chain, staged.Ends, &pb.EndpointPolicy_Tier{Egress: side == 0, Staged: true})...)
+		out = append(out, tiersIn(l, stages, staged.Chain, staged.Ends, &pb.EndpointPolicy_Tier{Egress: (side == 0) != e.Host, Staged: true})...)
 	}
 	return out
 }
@@ -173,7 +173,7 @@ func (s *Server) ShowPolicy(in *pb.ShowPolicyRequest, out grpc.ServerStreamingSe
 func policyHead(l *plane.Live, e *desired.Endpoint) *pb.EndpointPolicy {
 	out := &pb.EndpointPolicy{
 		Endpoint: e.ID, Port: e.Port, Policy: pb.Endpoint_Policy(e.Policy), Closed: closed(l, e), Generation: l.Generation,
-		HostDenied: e.HostDenied, Flows: held(l, e),
+		HostDenied: e.HostDenied, Host: e.Host, Flows: held(l, e),
 	}
 	for _, prefix := range e.Addresses {
 		out.Addresses = append(out.Addresses, addressOf(l, prefix))
@@ -183,7 +183,7 @@ func policyHead(l *plane.Live, e *desired.Endpoint) *pb.EndpointPolicy {
 		return out
 	}
 	for side := range by.Ends {
-		one := &pb.EndpointPolicy_Direction{Egress: side == 0}
+		one := &pb.EndpointPolicy_Direction{Egress: (side == 0) != e.Host}
 		var last []uint32
 		for _, ends := range by.Ends[side] {
 			if len(ends) > 0 {

@@ -4,14 +4,16 @@ import (
 	pb "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/classifier"
 	"margay.dev/margay/fastpath/flow"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/forwarder/desired"
+	"margay.dev/margay/forwarder/plane"
 	"margay.dev/margay/forwarder/policing"
 )
 
 // denied tells whether policy drops a flow's packets.
 func denied(one *flow.Flow) bool {
-	for _, v := range one.Decision.Verdict {
-		if classifier.Verdict(v).Action() != classifier.Allow {
+	for _, v := range judge.Verdicts(&one.Decision) {
+		if v.Action() != classifier.Allow {
 			return true
 		}
 	}
@@ -19,25 +21,37 @@ func denied(one *flow.Flow) bool {
 }
 
 // rulings are what policy has decided about a flow at both of its ends.
-func rulings(s *desired.State, one *flow.Flow) (egress, ingress *pb.Ruling) {
+func rulings(l *plane.Live, one *flow.Flow) (egress, ingress *pb.Ruling) {
+	s := l.State
 	from, _ := one.Key[0].Addrs()
 	to, _ := one.Key[1].Addrs() // who answers, whatever name it was called by
 	family := 0
 	if one.Key[0].IPv6() {
 		family = 1
 	}
-	source, destination := s.Owner(from), s.Owner(to)
-	egress, ingress = &pb.Ruling{}, &pb.Ruling{}
-	var out, in []desired.Stage
-	if source != nil {
-		egress.Endpoint, out = source.ID, policing.Asked(source.Egress, family)
+	var out [2]*pb.Ruling
+	verdicts := judge.Verdicts(&one.Decision)
+	for side, e := range [2]*desired.Endpoint{s.Owner(from), s.Owner(to)} {
+		if host := hostAsked(l, one.Decision.Asked[side]); host != nil {
+			e = host
+		}
+		out[side] = &pb.Ruling{}
+		var stages []desired.Stage
+		if e != nil {
+			out[side].Endpoint, stages = e.ID, policing.Asked(e.Facing()[side], family)
+		}
+		rule(s, out[side], stages, verdicts[side])
 	}
-	if destination != nil {
-		ingress.Endpoint, in = destination.ID, policing.Asked(destination.Ingress, family)
+	return out[0], out[1]
+}
+
+// hostAsked is the host endpoint that was asked about a side of a flow, nil where that
+// was another's or nobody's policy. asked is as flows remember it: the port, plus 1.
+func hostAsked(l *plane.Live, asked uint32) *desired.Endpoint {
+	if by := l.Tables.State().Policy; asked == 0 || int(asked) > len(by) || by[asked-1] == nil || !by[asked-1].Host {
+		return nil
 	}
-	rule(s, egress, out, classifier.Verdict(one.Decision.Verdict[0]))
-	rule(s, ingress, in, classifier.Verdict(one.Decision.Verdict[1]))
-	return egress, ingress
+	return l.HostAt(uint16(asked - 1))
 }
 
 // rule notes a verdict that some stages gave.

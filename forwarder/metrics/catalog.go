@@ -67,7 +67,7 @@ func (c *collector) defineTraffic() {
 	c.made = c.define("made_packets_total", "Packets made by the forwarder itself.", "kind")
 	c.madeRefused = c.define("made_refused_packets_total", "Packets that the forwarder would have made but for their rate, or for want of a buffer or an address.")
 	c.consumed = c.define("consumed_packets_total", "Packets that ended with the forwarder.", "use")
-	c.held = c.define("held_packets", "Packets that wait now, for a neighbour.")
+	c.held = c.define("held_packets", "Packets that wait now, for a neighbour, or until an answer of a server of names is read.")
 	c.drops = c.define("drops_total", "Wire packets dropped, each counted once.", "reason")
 	c.imbalance = c.define("account_imbalance_packets", "Packets that came in or were made, less those that left, ended or wait: 0 at rest; under load workers are read at moments up to 50 ms apart.")
 	c.flowsNow = c.define("flows", "Connections that are known now, by how far they have come.", "state")

@@ -110,6 +110,8 @@ func values() string {
 	words("direction", "margay_policy_*", "egress", "ingress")
 	words("would", "margay_policy_staged_turned_packets_total", "allow", "deny")
 	words("outcome", "margay_policy_log_packets_total", "logged", "suppressed", "lost")
+	words("outcome", "margay_overheard_packets_total", "shown", "lost", "unreadable")
+	words("outcome", "margay_answers_held_total", "read", "overdue")
 	return b.String()
 }
 

@@ -37,6 +37,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	c.ports(m, c.plane.Ports())
 	c.ends(m, c.plane.Ledger().Ends())
 	c.logStats(m, c.plane.Ledger().Log().Stats())
+	c.overheard(m, c.plane.Court().Post.Stats())
 	c.memories(m)
 	c.state(m)
 }

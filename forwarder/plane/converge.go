@@ -117,9 +117,12 @@ func (p *Plane) noteTables(object string, err error) bool {
 	return true
 }
 
-// guard marks a port as an endpoint's. Several may share an L2 port; then no
+// guard marks a port as a workload's. Several may share an L2 port; then no
 // single station is behind it, and the least trusted decides.
 func guard(port *node.Port, e *desired.Endpoint) {
+	if e.Host {
+		return
+	}
 	mac := node.MAC(e.MAC)
 	if port.Flags&node.Workload != 0 && port.Peer != mac {
 		mac = node.MAC{}

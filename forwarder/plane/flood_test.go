@@ -42,7 +42,13 @@ func newFlood(t *testing.T) *flood {
 	t.Helper()
 	f := &flood{bench: newBench(t, 2), port: 1024}
 	web := classifier.Rule{ID: 1, Action: classifier.Allow, Protocols: []classifier.Range{{First: 6, Last: 6}}, Destination: classifier.Side{Ports: []classifier.Range{{First: 80, Last: 80}}}}
-	m := &pb.Chunk{Ports: []*pb.Port{{Name: "up", Kind: &pb.Port_Tun{Tun: &pb.TunPort{}}}}}
+	m := &pb.Chunk{
+		Ports:    []*pb.Port{{Name: "up", Kind: &pb.Port_Tun{Tun: &pb.TunPort{}}}},
+		NextHops: []*pb.NextHop{{Id: 1, Kind: pb.NextHop_KIND_FORWARD, Members: []*pb.NextHop_Member{{Port: "up"}}}},
+		Routes: &pb.RouteColumns{ // senders to whom no way leads are refused
+			Addresses4: make([]byte, 4), Lengths4: []byte{0}, NextHops4: []uint32{1}, Addresses6: make([]byte, 16), Lengths6: []byte{0}, NextHops6: []uint32{1},
+		},
+	}
 	for id, rules := range [][]classifier.Rule{{web}, {{ID: 2, Action: classifier.Allow}}} {
 		c, err := classifier.Compile(rules, classifier.Options{})
 		if err != nil {

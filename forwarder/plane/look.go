@@ -35,3 +35,13 @@ func (p *Plane) Look(fn func(Live)) bool {
 	fn(l)
 	return true
 }
+
+// HostAt is the endpoint of the node itself on the port of an index; nil for none.
+func (l *Live) HostAt(index uint16) *desired.Endpoint {
+	for _, e := range l.State.Endpoints {
+		if at, ok := l.Ports[e.Port]; ok && e.Host && at == index {
+			return e
+		}
+	}
+	return nil
+}

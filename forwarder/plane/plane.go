@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/fastpath/node"
 	"margay.dev/margay/fastpath/umem"
 	"margay.dev/margay/fastpath/xsk"
@@ -41,6 +42,7 @@ type Config struct {
 	FlowBytes int
 	// KeepEstablished lets connections that were allowed go on whatever policy comes to say.
 	KeepEstablished bool
+	LogRate         judge.LogRate // of packets that meet Log rules; zero: judge.DefaultLogRate
 	// FlowsFile is where connections outlive the process; empty where they need not.
 	FlowsFile string
 
@@ -128,7 +130,7 @@ func newPlane(cfg Config, arena *umem.Arena) *Plane {
 	police := policing.New()
 	tables := node.NewTablesOver(police.Labels())
 	police.Ledger().Keep(&tables.Court.Record)
-	tables.Court.KeepAllowed = cfg.KeepEstablished
+	tables.Court.KeepAllowed, tables.Court.Log.Rate = cfg.KeepEstablished, cfg.LogRate
 	return &Plane{
 		cfg: cfg, log: cfg.Log, arena: arena, tables: tables, kicked: make(chan struct{}, 1),
 		turn: make(turn, 1), offers: make(chan struct{}),

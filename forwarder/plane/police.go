@@ -5,7 +5,9 @@ import (
 	"iter"
 
 	"margay.dev/margay/fastpath/flow"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/fastpath/node"
+	"margay.dev/margay/fastpath/overhear"
 	"margay.dev/margay/forwarder/connections"
 	"margay.dev/margay/forwarder/desired"
 	"margay.dev/margay/forwarder/policing"
@@ -45,16 +47,35 @@ func (p *Plane) discharge(changed *desired.Change) error {
 // Ledger is what was judged and logged.
 func (p *Plane) Ledger() *policing.Ledger { return p.policing.Ledger() }
 
+// Overhear gives copies of what endpoints and servers of names say to each other, until
+// stop; who asked before gets none any more.
+func (p *Plane) Overhear() (heard <-chan overhear.Heard, stop func()) {
+	return p.tables.Court.Post.Listen()
+}
+
+// AnswersRead lets packets go on that are held until they are read, by their ids.
+func (p *Plane) AnswersRead(ids []uint64) {
+	p.tables.Court.Post.Read(ids)
+	p.engine.Kick()
+}
+
 // judge puts an endpoint's policy in force for its port.
 func (p *Plane) judge(s *node.State, index uint16, e *desired.Endpoint) {
-	if e.Policy != desired.PolicyEnforced {
+	var j *judge.Endpoint
+	var err error
+	if e.Policy == desired.PolicyEnforced {
+		if j, err = p.policing.Endpoint(e, uint32(index)); err != nil {
+			p.unpoliced = err
+		}
+	}
+	switch {
+	case e.Policy == desired.PolicyOff:
 		return
-	}
-	j, err := p.policing.Endpoint(e, uint32(index))
-	if err != nil {
-		p.unpoliced = err
-	}
-	if p.unpoliced != nil {
+	case e.Host && (e.Policy == desired.NoPolicy || p.unpoliced != nil):
+		j = &judge.Endpoint{Host: true, Account: uint32(index)} // nothing is forwarded; what is the node's own goes on
+	case e.Policy == desired.NoPolicy:
+		return // guard has seen to it
+	case p.unpoliced != nil:
 		s.Ports[index].Flags |= node.NoPolicyState
 		return
 	}

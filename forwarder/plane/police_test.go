@@ -111,6 +111,44 @@ func TestPolicyThatCannotBeHeldFailsClosed(t *testing.T) {
 	b.collect("p2", 2)
 }
 
+// routesTo leads the addresses of pod i to a next hop.
+func routesTo(i int, hop uint32) *pb.RouteColumns {
+	m := member(i)
+	return &pb.RouteColumns{Addresses4: m.Addresses4, Lengths4: m.Lengths4, NextHops4: []uint32{hop}, Addresses6: m.Addresses6, Lengths6: m.Lengths6, NextHops6: []uint32{hop}}
+}
+
+// The endpoint of the node itself judges what is forwarded through its port, and fails
+// closed for that alone.
+func TestHostEndpointJudgesItsPort(t *testing.T) {
+	b := newBench(t, 1)
+	one, e1 := pod(1) // stands for all the world behind its port
+	two, e2 := pod(2)
+	host := &pb.Endpoint{Id: "host/up", Port: e1.Port, Host: true, Policy: pb.Endpoint_POLICY_ENFORCED, Ingress: []*pb.Stage{{Program4: 1, Program6: 1, Name: "default"}}}
+	hop := &pb.NextHop{Id: 1, Kind: pb.NextHop_KIND_FORWARD, Members: []*pb.NextHop_Member{{Port: e1.Port}}}
+	b.apply(true, &pb.Chunk{
+		Ports: []*pb.Port{one, two}, Endpoints: []*pb.Endpoint{host, e2}, NextHops: []*pb.NextHop{hop}, Routes: routesTo(1, 1),
+		Sets: []*pb.SetMembers{{Set: 1, Joined: member(1)}}, Programs: []*pb.ProgramPart{{Id: 1, Size: uint32(len(image(t))), Image: image(t)}},
+	})
+	from := func(i int) {
+		b.opener.get("p1").Inject(0, packet(addr4(i), addr4(2)), packet(addr6(i), addr6(2)))
+	}
+	from(1)
+	b.collect("p2", 2)
+	b.opener.get("p2").Inject(0, packet(addr4(2), addr4(1)), packet(addr6(2), addr6(1)))
+	b.collect("p1", 2) // answers, and egress has no stage
+	b.apply(false, &pb.Chunk{Sets: []*pb.SetMembers{{Set: 1, Left: member(1)}}})
+	from(1)
+	b.drops(graph.EgressDenied, 2)
+	host.Policy, host.Ingress = pb.Endpoint_POLICY_OFF, nil
+	b.apply(false, &pb.Chunk{Endpoints: []*pb.Endpoint{host}, RemovedPrograms: []uint32{1}})
+	from(1)
+	b.collect("p2", 2)
+	host.Policy = pb.Endpoint_POLICY_NONE
+	b.apply(false, &pb.Chunk{Endpoints: []*pb.Endpoint{host}})
+	from(1)
+	b.drops(graph.EgressDenied, 4)
+}
+
 func told(list []Condition, object, message string) bool {
 	for _, c := range list {
 		if c.Object == object && c.Reason == ReasonTables && strings.Contains(c.Message, message) {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"margay.dev/margay/forwarder/desired"
@@ -257,15 +258,37 @@ func (p *Plane) kernelNeighbour(s *space, n hostnet.Neighbour, state hostnet.Nei
 }
 
 // remindKernel has the kernel resolve the neighbours that our frames use: those
-// it does not know yet, or all of them, so that none looks idle to it.
+// it does not know yet, or all of them, so that none looks idle to it. Those that
+// we miss it may know for long, and tells nothing of.
 func (p *Plane) remindKernel(all bool) {
+	missing := map[*space][]netip.Addr{}
 	for _, n := range p.paths.Kernel() {
-		e := p.ports[n.Port]
-		if e == nil || e.device == nil || !all && n.MAC != (desired.MAC{}) {
+		e, unknown := p.ports[n.Port], n.MAC == desired.MAC{}
+		if e == nil || e.device == nil || !all && !unknown {
 			continue
 		}
 		if s := p.spaces[e.want.NetNS]; s != nil {
+			if unknown {
+				missing[s] = append(missing[s], n.Addr)
+			}
 			p.resolve(s, e, n.Addr)
+		}
+	}
+	for s, addrs := range missing {
+		p.hearKernel(s, addrs)
+	}
+}
+
+// hearKernel takes up what the kernel knows of neighbours that we miss.
+func (p *Plane) hearKernel(s *space, missing []netip.Addr) {
+	known, err := s.host.Neighbours()
+	if err != nil {
+		p.log.Debug("read the kernel's neighbours", "namespace", s.path, "error", err)
+	}
+	slices.SortFunc(missing, netip.Addr.Compare)
+	for _, n := range known {
+		if _, ok := slices.BinarySearchFunc(missing, n.Addr, netip.Addr.Compare); ok && n.State.Usable() {
+			p.kernelNeighbour(s, n, n.State)
 		}
 	}
 }

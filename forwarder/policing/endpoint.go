@@ -17,23 +17,23 @@ type judges map[uint32]*judge.Endpoint
 // are charged to. Where nothing has changed since the round before, it is the same
 // Endpoint, so that flows stay as they are.
 func (w *Writer) Endpoint(e *desired.Endpoint, account uint32) (*judge.Endpoint, error) {
-	j := &judge.Endpoint{Account: account, HostDenied: e.HostDenied}
+	j := &judge.Endpoint{Account: account, Host: e.Host, HostDenied: e.HostDenied}
 	w.ledger.lodge(e, account)
-	for side, stages := range [2][]desired.Stage{e.Egress, e.Ingress} {
-		in, err := w.direction(End{Endpoint: e.ID, Egress: side == 0, Kind: TierDenies}, stages)
+	for side, stages := range e.Facing() {
+		in, err := w.direction(End{Endpoint: e.ID, Egress: (side == 0) != e.Host, Kind: TierDenies}, stages, e.Host)
 		if err != nil {
 			return nil, fmt.Errorf("chain the tiers of endpoint %s: %w", e.ID, err)
 		}
-		j.Ends[side] = in.ends
+		j.Ends[side], j.Open[side] = in.ends, in.open
 		if side == 0 {
 			j.Egress = in.chains
 		} else {
 			j.Ingress = in.chains
 		}
 	}
-	for side, stages := range [2][]desired.Stage{e.StagedEgress, e.StagedIngress} {
+	for side, stages := range e.FacingStaged() {
 		var err error
-		if j.Staged[side], err = w.staged(End{Endpoint: e.ID, Egress: side == 0, Kind: StagedTierDenies}, stages); err != nil {
+		if j.Staged[side], err = w.staged(End{Endpoint: e.ID, Egress: (side == 0) != e.Host, Kind: StagedTierDenies}, stages, e.Host); err != nil {
 			return nil, fmt.Errorf("chain the staged tiers of endpoint %s: %w", e.ID, err)
 		}
 	}
@@ -51,11 +51,11 @@ func same(a, b *judge.Endpoint) bool {
 			return false
 		}
 	}
-	return a.Egress == b.Egress && a.Ingress == b.Ingress && a.Account == b.Account && a.HostDenied == b.HostDenied
+	return a.Egress == b.Egress && a.Ingress == b.Ingress && a.Host == b.Host && a.Open == b.Open && a.Account == b.Account && a.HostDenied == b.HostDenied
 }
 
 // staged is what would judge one direction of an endpoint; nil if nothing is staged.
-func (w *Writer) staged(as End, stages []desired.Stage) (*judge.Staged, error) {
+func (w *Writer) staged(as End, stages []desired.Stage, open bool) (*judge.Staged, error) {
 	if len(stages) == 0 {
 		return nil, nil
 	}
@@ -66,25 +66,27 @@ func (w *Writer) staged(as End, stages []desired.Stage) (*judge.Staged, error) {
 			}
 		}
 	}
-	in, err := w.direction(as, stages)
+	in, err := w.direction(as, stages, open)
 	if err != nil {
 		return nil, err
 	}
 	denies, permits := as, as
 	denies.Kind, permits.Kind = StagedDenies, StagedPermits
-	return &judge.Staged{Chain: in.chains, Ends: in.ends, Denies: w.ledger.number(denies), Permits: w.ledger.number(permits)}, nil
+	return &judge.Staged{Chain: in.chains, Open: in.open, Ends: in.ends, Denies: w.ledger.number(denies), Permits: w.ledger.number(permits)}, nil
 }
 
 // direction is what judges one direction, by family.
 type direction struct {
 	chains [2]*chain.Chain
 	ends   judge.Ends
+	open   [2]bool // nothing denies what no tier decides
 }
 
-// direction chains stages, for both families.
-func (w *Writer) direction(as End, stages []desired.Stage) (d direction, err error) {
+// direction chains stages, for both families. open allows what goes past all of them.
+func (w *Writer) direction(as End, stages []desired.Stage, open bool) (d direction, err error) {
 	for family := range d.chains {
-		tiers, key, names := w.tiers(stages, family)
+		tiers, key, names, blocked := w.tiers(stages, family)
+		d.open[family] = open && !blocked
 		if d.chains[family], err = w.chain(tiers, key); err != nil {
 			return d, err
 		}
@@ -97,9 +99,10 @@ func (w *Writer) direction(as End, stages []desired.Stage) (d direction, err err
 }
 
 // tiers are the stages of one family, 0 for IPv4, with their names and that of what
-// denies the rest, and a key that tells them from others.
-func (w *Writer) tiers(stages []desired.Stage, family int) (tiers []chain.Tier, key string, names []string) {
-	asked, last := ask(stages, family)
+// denies the rest, and a key that tells them from others. blocked says that a stage
+// denies the rest.
+func (w *Writer) tiers(stages []desired.Stage, family int) (tiers []chain.Tier, key string, names []string, blocked bool) {
+	asked, last, blocked := ask(stages, family)
 	for i := range asked {
 		id, end := Program(&asked[i], family), classifier.Deny
 		if asked[i].UndecidedPasses {
@@ -108,7 +111,7 @@ func (w *Writer) tiers(stages []desired.Stage, family int) (tiers []chain.Tier, 
 		tiers, names = append(tiers, chain.Tier{List: w.lists[id], End: end}), append(names, asked[i].Name)
 		key += fmt.Sprint(id, end, " ")
 	}
-	return tiers, key, append(names, last)
+	return tiers, key, append(names, last), blocked
 }
 
 // chain is the one of some tiers, by their key.

@@ -213,22 +213,22 @@ func (w *Writer) Begin() {
 // IPv4: the tiers of its chain, one for one. They end early at a stage that has no
 // program and passes nothing: that denies all.
 func Asked(stages []desired.Stage, family int) []desired.Stage {
-	asked, _ := ask(stages, family)
+	asked, _, _ := ask(stages, family)
 	return asked
 }
 
-// ask is Asked, with the name of the stage that denies all the rest; empty where
-// that is none of them.
-func ask(stages []desired.Stage, family int) (out []desired.Stage, last string) {
+// ask is Asked, with the name of the stage that denies all the rest, if one of them
+// does.
+func ask(stages []desired.Stage, family int) (out []desired.Stage, last string, blocked bool) {
 	for i := range stages {
 		switch s := &stages[i]; {
 		case Program(s, family) != 0:
 			out = append(out, *s)
 		case !s.UndecidedPasses:
-			return out, s.Name
+			return out, s.Name, true
 		}
 	}
-	return out, ""
+	return out, "", false
 }
 
 // Program is a stage's in a family, 0 for none.

@@ -53,6 +53,7 @@ type Core interface {
 type Server struct {
 	pb.UnimplementedDataplaneServer
 	core   Core
+	ears   Ears
 	bootID string
 	log    *slog.Logger
 
@@ -63,8 +64,8 @@ type Server struct {
 }
 
 // NewServer makes the service. bootID is new for each run.
-func NewServer(core Core, bootID string, log *slog.Logger) *Server {
-	return &Server{core: core, bootID: bootID, log: log}
+func NewServer(core Core, ears Ears, bootID string, log *slog.Logger) *Server {
+	return &Server{core: core, ears: ears, bootID: bootID, log: log}
 }
 
 // Connected tells whether a client is connected, and whether any has committed
@@ -92,6 +93,8 @@ type stream struct {
 	mu     sync.Mutex
 	queue  map[string]plane.Condition // conditions to tell, the last of each object
 	filled chan struct{}
+
+	deaf func() // ends what hear has begun; nil while the client does not hear. It is receive's
 }
 
 // Connect serves one client until it goes or another takes over.
@@ -150,7 +153,7 @@ func (c *stream) greet() error {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return c.send(&pb.ServerMessage{Message: &pb.ServerMessage_Welcome{Welcome: &pb.Welcome{
-		Version: agreed, Server: version.Line("margay-forwarder"), BootId: c.server.bootID, Generation: c.server.core.Generation(),
+		Version: agreed, Server: version.Line("margay-forwarder"), BootId: c.server.bootID, Generation: c.server.core.Generation(), Overhears: true,
 	}}})
 }
 
@@ -184,6 +187,7 @@ func (s *Server) leave(c *stream) {
 
 // receive takes messages until the stream ends.
 func (c *stream) receive() error {
+	defer c.hear(false)
 	for {
 		m, err := c.rpc.Recv()
 		if errors.Is(err, io.EOF) {
@@ -197,10 +201,14 @@ func (c *stream) receive() error {
 			c.take(m.Chunk)
 		case *pb.ClientMessage_Commit:
 			err = c.commit(m.Commit)
+		case *pb.ClientMessage_HearAnswers:
+			c.hear(m.HearAnswers.GetHear())
+		case *pb.ClientMessage_AnswersRead:
+			c.server.ears.AnswersRead(m.AnswersRead.GetIds())
 		case *pb.ClientMessage_Hello:
 			err = status.Error(codes.InvalidArgument, "a second hello")
 		default:
-			err = status.Error(codes.InvalidArgument, "a message that is neither chunk nor commit")
+			err = status.Error(codes.InvalidArgument, "a message of a kind that is not known")
 		}
 		if err != nil {
 			return err

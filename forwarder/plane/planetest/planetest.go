@@ -68,15 +68,20 @@ func (b *Bench) Port(name string) *port.Memory {
 }
 
 // Snapshot puts a whole state in force.
-func (b *Bench) Snapshot(m *pb.Chunk) {
+func (b *Bench) Snapshot(m *pb.Chunk) { b.t.Helper(); b.put(m, true) }
+
+// Delta changes the state in force.
+func (b *Bench) Delta(m *pb.Chunk) { b.t.Helper(); b.put(m, false) }
+
+func (b *Bench) put(m *pb.Chunk, snapshot bool) {
 	b.t.Helper()
 	c := desired.NewChange()
 	c.Add(m)
 	b.gen++
 	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
 	defer cancel()
-	faults, err := b.Apply(ctx, b.gen, c, true)
+	faults, err := b.Apply(ctx, b.gen, c, snapshot)
 	if faults != nil || err != nil {
-		b.t.Fatalf("apply a snapshot: %v, %v", faults, err)
+		b.t.Fatalf("apply a state, or a change of it: %v, %v", faults, err)
 	}
 }

@@ -1,0 +1,64 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"margay.dev/margay/dataplane/nft"
+)
+
+// kernel is the nftables of the machine, opened when it is wanted first: a machine
+// without host endpoints needs none.
+type kernel struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	table *nft.Table
+	stop  func()
+}
+
+// Apply is as converge.Kernel has it.
+func (k *kernel) Apply(c nft.Change) error {
+	table, err := k.open()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	if c.Whole && len(c.Desired.Endpoints) == 0 {
+		return table.Remove()
+	}
+	return table.Apply(c)
+}
+
+// open opens the table, if it is not, and has it watched over.
+func (k *kernel) open() (*nft.Table, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.table != nil {
+		return k.table, nil
+	}
+	table, err := nft.Open(nft.Options{Repaired: func(err error) {
+		k.log.Warn("somebody else has changed our nftables, which are written anew", "error", err)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		table.Watch(ctx)
+	}()
+	k.table, k.stop = table, func() { cancel(); <-ended; table.Close() }
+	return table, nil
+}
+
+// close lets go of the kernel, which judges on by what it has.
+func (k *kernel) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stop != nil {
+		k.stop()
+	}
+}

@@ -1,0 +1,107 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	v3 "margay.dev/margay/api/v3"
+	"margay.dev/margay/control/converge"
+)
+
+// Calico's values of felix_resync_state.
+const (
+	resyncWaiting = 1 // for the store
+	resyncUnder   = 2
+	resyncDone    = 3
+)
+
+// policyKinds are what Calico counts as policies.
+var policyKinds = []string{
+	v3.KindNetworkPolicy, v3.KindGlobalNetworkPolicy, v3.KindStagedNetworkPolicy, v3.KindStagedGlobalNetworkPolicy, v3.KindStagedKubernetesNetworkPolicy,
+}
+
+// metric is a figure of Stats.
+type metric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	of   func(*converge.Stats) float64
+}
+
+// collector shows a core's Stats to Prometheus: by Calico's names where it has such a
+// figure, so that its dashboards go on to work, by names of our own where not.
+type collector struct {
+	ask     func(context.Context) (converge.Stats, error)
+	metrics []metric
+}
+
+func (a *Agent) collector() prometheus.Collector {
+	c := &collector{ask: a.ask}
+	add := func(kind prometheus.ValueType, name, help string, of func(*converge.Stats) float64) {
+		c.metrics = append(c.metrics, metric{prometheus.NewDesc(name, help, nil, nil), kind, of})
+	}
+	count := func(kinds ...string) func(*converge.Stats) float64 {
+		return func(s *converge.Stats) (n float64) {
+			for _, k := range kinds {
+				n += float64(s.Objects[k])
+			}
+			return n
+		}
+	}
+	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
+	add(gauge, "felix_active_local_endpoints", "Workloads of this node that the forwarder has.", func(s *converge.Stats) float64 { return float64(s.Endpoints) })
+	add(gauge, "felix_cluster_num_hosts", "Nodes in the store.", count(v3.KindNode))
+	add(gauge, "felix_cluster_num_host_endpoints", "Host endpoints in the store.", count(v3.KindHostEndpoint))
+	add(gauge, "felix_cluster_num_workload_endpoints", "Workload endpoints in the store.", count(v3.KindWorkloadEndpoint))
+	add(gauge, "felix_cluster_num_policies", "Policies in the store, staged ones too.", count(policyKinds...))
+	add(gauge, "felix_cluster_num_profiles", "Profiles in the store.", count(v3.KindProfile))
+	add(gauge, "felix_cluster_num_tiers", "Tiers in the store.", count(v3.KindTier))
+	add(gauge, "felix_resync_state", "1: waiting for the store, 2: it is telling what it holds, 3: in sync.", resyncState)
+	add(counter, "felix_resyncs_started", "Listings of the store.", func(s *converge.Stats) float64 { return float64(s.Resyncs) })
+	add(counter, "felix_int_dataplane_failures", "Changes that the forwarder has refused.", func(s *converge.Stats) float64 { return float64(s.Failures) })
+	add(counter, "margay_agent_objects_told_total", "Objects that the store has told of, new, changed and gone.", func(s *converge.Stats) float64 { return float64(s.Events) })
+	add(counter, "margay_agent_calculations_total", "Times that the desired state was brought up to date.", func(s *converge.Stats) float64 { return float64(s.Flushes) })
+	add(counter, "margay_agent_calculations_seconds_total", "Time that this took.", func(s *converge.Stats) float64 { return s.Calculating.Seconds() })
+	add(counter, "margay_agent_snapshots_total", "Whole states sent to the forwarder.", func(s *converge.Stats) float64 { return float64(s.Snapshots) })
+	add(counter, "margay_agent_deltas_total", "Changes sent to the forwarder.", func(s *converge.Stats) float64 { return float64(s.Deltas) })
+	add(counter, "margay_agent_acknowledging_seconds_total", "Time until the forwarder had acknowledged them.", func(s *converge.Stats) float64 { return s.Applying.Seconds() })
+	add(counter, "margay_agent_sent_bytes_total", "Bytes of changes sent to the forwarder.", func(s *converge.Stats) float64 { return float64(s.Sent) })
+	add(gauge, "margay_agent_generation", "Number of the state that the forwarder has acknowledged last.", func(s *converge.Stats) float64 { return float64(s.Generation) })
+	add(gauge, "margay_agent_attachments_not_in_force", "Attached workloads that are not connected; margay-agent says why.", func(s *converge.Stats) float64 { return float64(s.NotInForce) })
+	add(gauge, "margay_agent_objects_faulty", "Objects of the store that are not in force as they say; their conditions say why.", func(s *converge.Stats) float64 { return float64(s.Faulty) })
+	add(gauge, "margay_policy_programs", "Compiled lists of rules that the forwarder has.", func(s *converge.Stats) float64 { return float64(s.Guard.Programs) })
+	add(gauge, "margay_policy_endpoints_refused", "Endpoints that are not judged as resources say, because a list or a set did not fit.", func(s *converge.Stats) float64 { return float64(s.Guard.Refused) })
+	add(gauge, "margay_agent_names_addresses", "Addresses of names of hosts that are known, each for each name and pattern.", func(s *converge.Stats) float64 { return float64(s.Names.Addresses) })
+	add(counter, "margay_agent_names_addresses_refused_total", "Addresses of names of hosts for which there was no room.", func(s *converge.Stats) float64 { return float64(s.Names.Refused) })
+	add(counter, "margay_agent_names_answers_learned_total", "Answers heard about names that network sets have.", func(s *converge.Stats) float64 { return float64(s.Heard.Learned) })
+	add(counter, "margay_agent_names_answers_unasked_total", "Answers heard that nobody had asked for: late, or forged.", func(s *converge.Stats) float64 { return float64(s.Heard.Unasked) })
+	return c
+}
+
+func resyncState(s *converge.Stats) float64 {
+	switch {
+	case s.Synced && !s.Away:
+		return resyncDone
+	case s.Resyncs > 0 && !s.Away:
+		return resyncUnder
+	}
+	return resyncWaiting
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	for _, m := range c.metrics {
+		to <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector. Where the agent hangs it tells nothing.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	s, err := c.ask(context.Background())
+	if err != nil {
+		return
+	}
+	for _, m := range c.metrics {
+		to <- prometheus.MustNewConstMetric(m.desc, m.kind, m.of(&s))
+	}
+}

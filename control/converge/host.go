@@ -1,0 +1,140 @@
+package converge
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	fields "margay.dev/margay/api/v3/felix"
+	"margay.dev/margay/control/attach"
+	"margay.dev/margay/control/felix"
+	"margay.dev/margay/control/guard"
+	"margay.dev/margay/control/hosts"
+	"margay.dev/margay/dataplane/nft"
+	"margay.dev/margay/datastore"
+)
+
+// kernelRetry is how long a kernel that has refused a change has until the next.
+const kernelRetry = 5 * time.Second
+
+// setHosts says who judges the host which interfaces it has, and by which settings.
+func (c *Core) setHosts() {
+	if c.local == nil {
+		return
+	}
+	workloads := []string{attach.PortPrefix + "*", c.local.HostDevice}
+	for _, a := range c.attached {
+		if a.Kind == attach.XSK {
+			workloads = append(workloads, a.Device)
+		}
+	}
+	slices.Sort(workloads)
+	c.hosts.SetInterfaces(c.links)
+	c.hosts.SetSettings(hostSettings(c.settings(), slices.Compact(workloads)))
+	c.dirty = true
+}
+
+// hostSettings are the settings of a node by which its kernel judges.
+func hostSettings(set fields.Settings, workloads []string) nft.Settings {
+	out := hosts.DefaultSettings()
+	out.Workloads = workloads
+	for to, said := range [...][]fields.ProtoPort{nft.Ingress: set.FailsafeInboundHostPorts, nft.Egress: set.FailsafeOutboundHostPorts} {
+		if said == nil { // an empty list is said
+			continue
+		}
+		out.Failsafe[to] = nil
+		for _, p := range said {
+			f := nft.Failsafe{Protocol: failsafeProtocol(p.Protocol), Port: p.Port}
+			f.Net, _ = netip.ParsePrefix(p.Net) // validation has seen it; none is all
+			out.Failsafe[to] = append(out.Failsafe[to], f)
+		}
+	}
+	out.KeepInvalid = set.DisableConntrackInvalidCheck != nil && *set.DisableConntrackInvalidCheck
+	for _, said := range []string{set.NftablesFilterDenyAction, set.IptablesFilterDenyAction} {
+		out.Reject = out.Reject || felix.Word(said, "Drop", "Reject") == "Reject"
+	}
+	return out
+}
+
+func failsafeProtocol(name string) uint8 {
+	switch strings.ToLower(name) {
+	case "udp":
+		return 17
+	case "sctp":
+		return 132
+	}
+	return 6 // also where nothing is said
+}
+
+// judgeHost says who judges the uplinks' forwarded packets, and gives what brings the
+// kernel up to date.
+func (c *Core) judgeHost(update *guard.Update) func() error {
+	c.hosts.Take(update.Calculated)
+	change, some := c.hosts.Flush()
+	byDevice := map[string]string{}
+	for _, any := range []bool{true, false} { // who names a device comes before who means all
+		for key := range c.own {
+			placed := c.hosts.Placed(key.Name)
+			for _, u := range c.local.Uplinks {
+				if slices.Contains(placed, nft.AllInterfaces) && any || slices.Contains(placed, u.Device) && !any {
+					byDevice[u.Device] = key.Name
+				}
+			}
+			if some {
+				c.notes.changed[key] = struct{}{}
+			}
+		}
+	}
+	c.network.SetHosts(byDevice)
+	nothing := func() error { return nil }
+	if !some || c.Kernel == nil {
+		return nothing
+	}
+	bare := change.Whole && len(change.Desired.Endpoints) == 0
+	if bare {
+		c.hosts.Lost() // the kernel is to have nothing at all, so the next change is whole, too
+		if c.bare {
+			return nothing
+		}
+	}
+	c.bare = bare
+	return func() error { return c.Kernel.Apply(change) }
+}
+
+// landKernel takes how the kernel has taken a change.
+func (c *Core) landKernel(err error) {
+	if (err == nil) != (c.kernel == nil) {
+		for key := range c.own {
+			c.notes.changed[key] = struct{}{}
+		}
+	}
+	if c.kernel = err; err == nil {
+		return
+	}
+	pause := kernelRetry
+	if errors.Is(err, nft.ErrUnsupported) {
+		pause = time.Minute
+	}
+	if !c.bare {
+		c.stats.Failures++
+		c.Log.Error("the kernel has not taken what judges this host, and judges as before", "again in", pause, "error", err)
+	}
+	c.bare = false
+	c.hosts.Lost()
+	c.retry = time.After(pause)
+}
+
+// missingHost says why a host endpoint of this node is not in force.
+func (c *Core) missingHost(key datastore.Key) string {
+	switch {
+	case len(c.hosts.Placed(key.Name)) == 0:
+		return "no interface of its node has its name, or an address that it expects, or another host endpoint of the node comes first"
+	case c.Kernel == nil:
+		return "nobody judges the host itself: what it forwards alone is judged"
+	case c.kernel != nil:
+		return c.kernel.Error()
+	}
+	return ""
+}

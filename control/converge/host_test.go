@@ -1,0 +1,123 @@
+package converge
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	fields "margay.dev/margay/api/v3/felix"
+	"margay.dev/margay/control/hosts"
+	"margay.dev/margay/dataplane/nft"
+	"margay.dev/margay/datastore"
+	"margay.dev/margay/forwarder/desired"
+)
+
+const hostObjects = `
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: all, labels: {host: "yes"}}
+spec: {node: n0, interfaceName: "*"}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: eth, labels: {host: "yes"}}
+spec: {node: n0, expectedIPs: ["fd16::1"]}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: other}
+spec: {node: n0, expectedIPs: [203.0.113.1]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: forwarded}
+spec: {selector: has(host), applyOnForward: true, ingress: [{action: Deny, source: {nets: [10.1.0.3/32]}}]}
+`
+
+func hostKey(name string) datastore.Key { return datastore.Key{Kind: "HostEndpoint", Name: name} }
+
+func TestHostEndpointsJudgeWhatIsForwardedAndWhatIsTheNodesOwn(t *testing.T) {
+	s := up(t)
+	if c, n := s.kernel.last(); n != 1 || !c.Whole || len(c.Desired.Endpoints) != 0 {
+		t.Errorf("without host endpoints the kernel is told %+v, %d times", c, n)
+	}
+	s.tell(now(t, hostObjects)...)
+	s.f.look(func(st *desired.State) {
+		e := st.Endpoints["host/eth/up"]
+		if e == nil || !e.Host || e.Policy != desired.PolicyEnforced || len(e.Ingress) == 0 || len(st.Endpoints) != 2 {
+			t.Errorf("the forwarder has %+v among %d endpoints", e, len(st.Endpoints))
+		}
+	})
+	c, told := s.kernel.last()
+	if !c.Whole || len(c.Desired.Endpoints) != 2 || c.Desired.Endpoints[0].Name != "all" || c.Desired.Endpoints[1].Name != "eth" || c.Desired.Endpoints[1].Interface != "eth0" {
+		t.Fatalf("the kernel is told %+v", c.Desired)
+	}
+	if w := strings.Join(c.Desired.Settings.Workloads, " "); w != "cali* margay0" {
+		t.Errorf("workloads' interfaces are %q", w)
+	}
+	if r := s.report(hostKey("eth")); !r.Ours || r.Here != "" {
+		t.Errorf("what is reported of eth is %+v", r)
+	}
+	if r := s.report(hostKey("other")); !strings.Contains(r.Here, "no interface of its node") {
+		t.Errorf("what is reported of other is %+v", r)
+	}
+	s.tell(now(t, strings.Replace(cluster, "[80]", "[81]", 1))...)
+	if _, n := s.kernel.last(); n != told {
+		t.Error("a change of workloads' policy is told to the kernel")
+	}
+	s.tell(gone("HostEndpoint", "", "eth"))
+	s.f.look(func(st *desired.State) {
+		if st.Endpoints["host/eth/up"] != nil || st.Endpoints["host/all/up"] == nil {
+			t.Errorf("eth is gone, and there are endpoints %v", st.Endpoints)
+		}
+	})
+	s.tell(gone("HostEndpoint", "", "all"), gone("HostEndpoint", "", "other"))
+	if c, _ := s.kernel.last(); c.Desired == nil || len(c.Desired.Endpoints) != 0 {
+		t.Errorf("none are left, and the kernel is told %+v", c)
+	}
+	s.f.look(func(st *desired.State) {
+		if len(st.Endpoints) != 1 {
+			t.Errorf("none are left, and there are endpoints %v", st.Endpoints)
+		}
+	})
+}
+
+func TestAKernelThatRefusesIsToldAllAgain(t *testing.T) {
+	s := up(t)
+	s.kernel.mu.Lock()
+	s.kernel.refuse = errors.New("no room")
+	s.kernel.mu.Unlock()
+	s.tell(now(t, hostObjects)...)
+	if r := s.report(hostKey("eth")); !strings.Contains(r.Here, "no room") {
+		t.Errorf("what is reported of eth is %+v", r)
+	}
+	s.kernel.mu.Lock()
+	s.kernel.refuse = nil
+	s.kernel.mu.Unlock()
+	s.tell(now(t, strings.Replace(cluster, "[80]", "[81]", 1))...) // any change, before its time
+	if c, _ := s.kernel.last(); !c.Whole || len(c.Desired.Endpoints) != 2 {
+		t.Errorf("the kernel is told %+v", c)
+	}
+	if r := s.report(hostKey("eth")); r.Here != "" {
+		t.Errorf("what is reported of eth is %+v", r)
+	}
+}
+
+func TestHostSettings(t *testing.T) {
+	builtIn := hosts.DefaultSettings()
+	if got := hostSettings(fields.Settings{}, nil); !reflect.DeepEqual(got, builtIn) {
+		t.Errorf("where nothing is said they are %+v, want %+v", got, builtIn)
+	}
+	yes := true
+	var set fields.Settings
+	set.FailsafeInboundHostPorts = []fields.ProtoPort{{Port: 22}, {Protocol: "UDP", Port: 53, Net: "10.0.0.0/8"}, {Protocol: "sctp", Port: 1, Net: "fd00::/8"}}
+	set.FailsafeOutboundHostPorts = []fields.ProtoPort{}
+	set.DisableConntrackInvalidCheck, set.IptablesFilterDenyAction = &yes, "REJECT"
+	got := hostSettings(set, []string{"cali*"})
+	want := nft.Settings{KeepInvalid: true, Reject: true, Workloads: []string{"cali*"}}
+	want.Failsafe[nft.Ingress] = []nft.Failsafe{{Protocol: 6, Port: 22}, {Protocol: 17, Port: 53, Net: prefixes("10.0.0.0/8")[0]}, {Protocol: 132, Port: 1, Net: prefixes("fd00::/8")[0]}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("they are\n%+v, want\n%+v", got, want)
+	}
+}

@@ -1,0 +1,97 @@
+package converge
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"margay.dev/margay/control/domains"
+	"margay.dev/margay/control/guard"
+	"margay.dev/margay/datastore"
+)
+
+// Stats tell of a Core.
+type Stats struct {
+	Events, Resyncs            uint64             // objects told of by the store, and listings
+	Flushes, Snapshots, Deltas uint64             // calculations, and commits
+	Failures                   uint64             // commits that were refused
+	Sent                       uint64             // bytes of commits
+	Calculating, Applying      time.Duration      // spent on calculations, and until commits were acknowledged
+	Synced                     bool               // the store has told all that it holds
+	Away                       bool               // it does not answer now
+	Held                       bool               // it is being mended: nothing is changed
+	Idle                       bool               // nothing waits to be done
+	InForce                    bool               // the forwarder has acknowledged what the store said, perhaps a moment ago
+	Generation                 uint64             // acknowledged last
+	Revision                   datastore.Revision // of the store: all that it told until then is acknowledged
+	Objects                    map[string]int     // by kind
+	Endpoints                  int                // of this node that the forwarder has
+	NotInForce                 int                // attachments that are not
+	Faulty                     int                // objects with faults
+	Guard                      guard.Stats
+	Names                      domains.Stats  // of the keeper of names
+	Heard                      domains.Counts // what became of what it has heard
+}
+
+// Calculated counts a calculation that took some time.
+func (s *Stats) Calculated(took time.Duration) {
+	s.Flushes++
+	s.Calculating += took
+}
+
+// Applied counts a commit that was acknowledged after some time.
+func (s *Stats) Applied(took time.Duration, generation uint64) {
+	s.Applying += took
+	s.InForce, s.Generation = true, generation
+}
+
+// Stats asks the goroutine of Run, and fails if it does not answer before ctx ends:
+// it hangs then, or has ended.
+func (c *Core) Stats(ctx context.Context) (Stats, error) {
+	reply := make(chan Stats, 1)
+	select {
+	case c.ask <- reply:
+		return <-reply, nil
+	case <-ctx.Done():
+		return Stats{}, fmt.Errorf("ask the agent's loop: it does not answer: %w", context.Cause(ctx))
+	}
+}
+
+// idle reports whether all that was told is acknowledged, as far as it may be sent.
+func (c *Core) idle() bool {
+	c.inbox.Lock()
+	waiting := c.inbox.local != nil || c.inbox.stream != nil || len(c.inbox.conditions) > 0 || c.inbox.anew
+	c.inbox.Unlock()
+	return !waiting && len(c.events) == 0 && len(c.Book.Changed()) == 0 && len(c.learned()) == 0 && c.flight == nil && c.again == nil &&
+		(!c.dirty || !c.synced || !c.ready) && c.guard.Folding() == nil
+}
+
+// tell is what Stats tells.
+func (c *Core) tell() Stats {
+	s := c.stats
+	s.Synced, s.Away, s.Held, s.Guard = c.synced, c.away != nil, !c.ready, c.guard.Stats()
+	if c.stream != nil {
+		s.Sent = c.stream.Sent()
+	}
+	if c.Names != nil {
+		s.Names, s.Heard = c.Names.Stats()
+	}
+	if s.Idle = c.idle(); s.Idle && s.InForce {
+		s.Revision = c.told
+	}
+	s.Objects, s.Endpoints = map[string]int{}, c.network.Endpoints()
+	for key := range c.objects {
+		s.Objects[key.Kind]++
+	}
+	for k := range c.attached {
+		if !c.stands(k).InForce {
+			s.NotInForce++
+		}
+	}
+	for _, r := range c.notes.reported {
+		if len(r.Faults) > 0 || r.Here != "" {
+			s.Faulty++
+		}
+	}
+	return s
+}

@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	dataplanev1 "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/cmd/margayctl/resources"
+	"margay.dev/margay/datastore"
 	"margay.dev/margay/internal/doctor"
 	"margay.dev/margay/internal/render"
 	"margay.dev/margay/internal/version"
@@ -30,6 +32,7 @@ const socketVariable = "MARGAY_SOCKET"
 
 // ctl is one run of the program.
 type ctl struct {
+	in          io.Reader
 	out, errOut io.Writer
 	env         func(string) string
 	diagnose    func(context.Context, doctor.Options) ([]doctor.Finding, error)
@@ -70,7 +73,13 @@ func (c *ctl) run(ctx context.Context, args []string) int {
 	switch {
 	case err == nil:
 		return statusDone
-	case errors.Is(err, errFault):
+	case errors.Is(err, errFault), errors.Is(err, resources.ErrTold):
+		return statusFault
+	case errors.Is(err, datastore.ErrUnavailable):
+		fmt.Fprintf(c.errOut, "margayctl: %v\n", err)
+		return statusUnreachable
+	case isRefusal(err):
+		fmt.Fprintf(c.errOut, "margayctl: %v\n", err)
 		return statusFault
 	case errors.As(err, &k):
 		fmt.Fprintf(c.errOut, "margayctl: %v\n", err)
@@ -86,12 +95,13 @@ func (c *ctl) run(ctx context.Context, args []string) int {
 func (c *ctl) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "margayctl",
-		Short: "Look at the forwarder of this node",
-		Long: `margayctl shows what the forwarder of this node does, and finds out what keeps
-it from doing it well. It changes nothing.
+		Short: "Work on objects in the store, and look at the forwarder of this node",
+		Long: `margayctl works on the objects of a cluster, in an etcd or a folder: policies,
+tiers, endpoints, sets and settings. It shows what the forwarder of this node
+makes of them, and finds out what keeps it from doing it well.
 
-Exit status: 0 done, 1 the doctor found a fault or a file could not be written,
-2 the command line is wrong, 3 the forwarder could not be asked.`,
+Exit status: 0 done; 1 the doctor found a fault, a file could not be written, or
+an object failed; 2 the command line is wrong; 3 the forwarder or the store could not be asked.`,
 		Version:           version.Line("margayctl"),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -108,6 +118,9 @@ Exit status: 0 done, 1 the doctor found a fault or a file could not be written,
 	flags.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to wait for the forwarder")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(c.show(), c.flows(), c.policy(), c.top(), c.trace(), c.capture(), c.why(), c.doctor(), c.version())
+	objects := c.objects()
+	root.AddCommand(objects.Commands()...)
+	root.AddCommand(objects.Node())
 	return root
 }
 

@@ -81,7 +81,7 @@ func TestErrors(t *testing.T) {
 		"flows at no address":       {serve(t, &forwarder{fail: status.Error(codes.InvalidArgument, `address is "x", want an address or a prefix`)}), "flows --host x", 2, []string{`address is "x"`}},
 		"flows of who is going":     {serve(t, &forwarder{fail: status.Error(codes.Unavailable, "it is ending")}), "flows", 3, []string{"went away while answering"}},
 		"a wide port":               {good, "show ports -o wide", 2, []string{`output format is "wide", want table, json or yaml`}},
-		"policy without a word":     {good, "policy", 2, []string{"say what to do: list, or show ENDPOINT"}},
+		"policy without a word":     {good, "policy", 2, []string{"say what to do: list, show ENDPOINT, or diff -f FILE"}},
 		"policy of no endpoint":     {good, "policy show", 2, []string{"0 endpoints are named, want one", "policy list"}},
 		"policy of two":             {good, "policy show ann bob", 2, []string{"2 endpoints are named"}},
 		"policy of somebody":        {serve(t, &forwarder{fail: status.Error(codes.InvalidArgument, `endpoint "ann" may be any of pod/ann, zoo/ann`)}), "policy show ann", 2, []string{"may be any of pod/ann, zoo/ann"}},

@@ -1,8 +1,14 @@
 //go:build linux
 
-// Command margayctl shows what the forwarder of this node does, and finds out
-// what keeps it from doing it well.
+// Command margayctl works on the objects of a cluster, shows what the forwarder of
+// this node does, and finds out what keeps it from doing it well.
 //
+//	margayctl get KIND [NAME...]
+//	margayctl create|apply|replace|delete|validate|convert -f FILE
+//	margayctl patch|label KIND NAME ...
+//	margayctl confirm [CHANGE]
+//	margayctl node status
+//	margayctl policy diff -f FILE
 //	margayctl show status|nodes|ports|fib|neighbors|drops|workers
 //	margayctl flows [--endpoint ENDPOINT] [--host ADDRESS] [--port PORT] [--denied]
 //	margayctl policy list|show ENDPOINT
@@ -12,9 +18,8 @@
 //	margayctl why SOURCE DESTINATION PORT[/PROTOCOL]
 //	margayctl doctor [DEVICE...]
 //
-// It changes nothing. Exit status: 0 done; 1 the doctor found a fault or a file
-// could not be written; 2 the command line is wrong; 3 the forwarder could not be
-// asked.
+// Exit status: 0 done; 1 the doctor found a fault, a file could not be written, or
+// an object failed; 2 the command line is wrong; 3 the forwarder or the store could not be asked.
 package main
 
 import (
@@ -38,6 +43,6 @@ func main() {
 
 // run is the program, apart from the process it runs in.
 func run(ctx context.Context, args []string, env func(string) string, out, errOut io.Writer) int {
-	c := &ctl{out: out, errOut: errOut, env: env, diagnose: doctor.Diagnose, now: time.Now, terminal: isTerminal(out)}
+	c := &ctl{in: os.Stdin, out: out, errOut: errOut, env: env, diagnose: doctor.Diagnose, now: time.Now, terminal: isTerminal(out)}
 	return c.run(ctx, args)
 }

@@ -17,10 +17,10 @@ func (c *ctl) policy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "policy", Short: "What judges the endpoints of this node", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: list, or show ENDPOINT")
+			return errors.New("say what to do: list, show ENDPOINT, or diff -f FILE")
 		},
 	}
-	cmd.AddCommand(c.policyList(), c.policyShow())
+	cmd.AddCommand(c.policyList(), c.policyShow(), c.policyDiff())
 	return cmd
 }
 
@@ -47,7 +47,7 @@ func (c *ctl) policyShow() *cobra.Command {
 their policies and rules, in the order in which they are asked, what becomes of
 the rest, and which sets of addresses the endpoint itself is in.
 
-ENDPOINT is its id, or what its id alone ends in behind a slash: ann for pod/ann.
+ENDPOINT is its id, what its id alone ends in behind a slash, its pod, or its port.
 PACKETS and BYTES are of the packets that a rule has decided: of connections that
 it allowed the first, of what it denied each. Packets of known connections are
 in margayctl flows. What is staged stands by itself: it decides nothing, and its

@@ -44,7 +44,9 @@ func Protocol(word string) (uint32, error) {
 	return 0, fmt.Errorf("protocol is %q, want tcp, udp, sctp, icmp, icmp6 or a number from 1 to 255", word)
 }
 
-func protocolName(n uint32) string {
+// ProtocolName is what people call an IP protocol: its name in small letters, or its
+// number.
+func ProtocolName(n uint32) string {
 	if name, ok := protocols[n]; ok {
 		return name
 	}
@@ -91,7 +93,7 @@ func row(f *flow, wide bool) []string {
 		verdict += "*"
 	}
 	cells := []string{
-		protocolName(f.GetProtocol()), source, destination, f.GetState(), verdict, rules(f),
+		ProtocolName(f.GetProtocol()), source, destination, f.GetState(), verdict, rules(f),
 		render.Duration(time.Duration(f.GetAgeMs()) * time.Millisecond), render.Duration(time.Duration(f.GetIdleMs()) * time.Millisecond),
 		render.Count(o.GetPackets()) + "/" + render.Count(r.GetPackets()), render.Bytes(o.GetBytes()) + "/" + render.Bytes(r.GetBytes()),
 	}

@@ -71,6 +71,9 @@ func Policy(w io.Writer, p *policy) error {
 	if p.GetPolicy() != dataplanev1.Endpoint_POLICY_ENFORCED {
 		return nil
 	}
+	if p.GetHost() {
+		fmt.Fprintln(w, "  it is the node's own: it judges what the node forwards through the port")
+	}
 	for _, egress := range []bool{true, false} {
 		if err := direction(w, p, egress); err != nil {
 			return err
@@ -101,7 +104,12 @@ func sets(a *dataplanev1.EndpointPolicy_Address) string {
 // direction writes one direction: what is in force, and what is staged beside it.
 func direction(w io.Writer, p *policy, egress bool) error {
 	head := "Ingress: of what it is sent"
-	if egress {
+	switch {
+	case p.GetHost() && egress:
+		head = "Egress: of what leaves by the port"
+	case p.GetHost():
+		head = "Ingress: of what comes in by the port"
+	case egress:
 		head = "Egress: of what it sends"
 	}
 	of := &dataplanev1.EndpointPolicy_Direction{}
@@ -128,8 +136,12 @@ func tiers(w io.Writer, p *policy, egress, staged bool, rest *dataplanev1.Packet
 			tierRows(t, one)
 		}
 	}
+	end := "deny"
+	if p.GetHost() {
+		end = "allow"
+	}
 	packets, bytes := count(rest)
-	t.Continue("end", "", "", "deny what nothing above decides", "", packets, bytes)
+	t.Continue("end", "", "", end+" what nothing above decides", "", packets, bytes)
 	return t.Write(w)
 }
 

@@ -16,6 +16,9 @@ func judgementOf(out *strings.Builder, direction, endpoint string, j *dataplanev
 		fmt.Fprintf(out, "%-10snot judged: %s\n", direction, j.GetExempt())
 		return
 	}
+	if j.GetHost() != "" { // whose ingress is on the source's side
+		direction, endpoint = other(direction), "host endpoint "+j.GetHost()
+	}
 	fmt.Fprintf(out, "%-10s%s by the policy of %s\n", direction, saidWord(j.GetSaid()), endpoint)
 	for _, s := range j.GetStages() {
 		fmt.Fprintf(out, "  %-20s%s\n", stageName(s.GetName()), stageDid(s))
@@ -24,8 +27,16 @@ func judgementOf(out *strings.Builder, direction, endpoint string, j *dataplanev
 		}
 	}
 	if j.GetEnd() {
-		fmt.Fprintf(out, "  %-20s%s\n", "end", "denied: nothing before decided")
+		fmt.Fprintf(out, "  %-20s%s: nothing before decided\n", "end", saidWord(j.GetSaid()))
 	}
+}
+
+// other is the other direction.
+func other(direction string) string {
+	if direction == "egress" {
+		return "ingress"
+	}
+	return "egress"
 }
 
 func saidWord(s dataplanev1.Explanation_Judgement_Said) string {

@@ -7,16 +7,15 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	v1 "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/bench/harness"
+	"margay.dev/margay/internal/built"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 	"margay.dev/margay/internal/lab/load"
 )
@@ -30,33 +29,14 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	var err error
-	if programs, err = os.MkdirTemp("", "margay-outage-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	status := m.Run()
-	_ = os.RemoveAll(programs)
-	os.Exit(status)
+	os.Exit(m.Run())
 }
-
-// programs is the folder of what tests build.
-var programs string
-
-// built is the real forwarder, made once for all tests.
-var built = sync.OnceValues(func() (string, error) {
-	bin := filepath.Join(programs, "margay-forwarder")
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", bin, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("build the forwarder: %w\n%s", err, out)
-	}
-	return bin, err
-})
 
 func forwarder(t *testing.T) string {
 	t.Helper()
 	hostnettest.NeedRoot(t)
-	bin, err := built()
+	hostnettest.OfProcesses(t)
+	bin, err := built.Program("margay-forwarder")
 	if err != nil {
 		t.Fatal(err)
 	}

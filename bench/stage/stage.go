@@ -32,15 +32,38 @@ func Raise(ctx context.Context, name, topology, forwarder string) (*lab.Lab, err
 // RaiseWith is Raise with settings of the forwarder's own, as keys of its
 // configuration file.
 func RaiseWith(ctx context.Context, name, topology, forwarder string, settings map[string]any) (*lab.Lab, error) {
+	return raise(ctx, name, topology, lab.Options{Forwarder: forwarder, Configure: func(string) map[string]any {
+		c := map[string]any{"metrics": ""}
+		maps.Copy(c, settings)
+		return c
+	}})
+}
+
+// RaiseAgents is Raise with an etcd, and the agent that lies beside the forwarder in
+// each node.
+func RaiseAgents(ctx context.Context, name, topology, forwarder string) (*lab.Lab, error) {
+	return raise(ctx, name, topology, lab.Options{
+		Forwarder: forwarder, Agent: filepath.Join(filepath.Dir(forwarder), "margay-agent"),
+		Configure: func(string) map[string]any { return map[string]any{"metrics": ""} },
+	})
+}
+
+func raise(ctx context.Context, name, topology string, o lab.Options) (*lab.Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("this needs root: it makes network namespaces")
 	}
-	forwarder, err := filepath.Abs(forwarder)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(forwarder); err != nil {
-		return nil, fmt.Errorf("find the forwarder: %w (make build, or name it by --forwarder)", err)
+	for what, path := range map[string]*string{"forwarder": &o.Forwarder, "agent": &o.Agent} {
+		if *path == "" {
+			continue
+		}
+		whole, err := filepath.Abs(*path)
+		if err == nil {
+			_, err = os.Stat(whole)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find the %s: %w (make build, or name the forwarder by --forwarder: the others lie beside it)", what, err)
+		}
+		*path = whole
 	}
 	if err := sweep(); err != nil {
 		return nil, err
@@ -49,14 +72,8 @@ func RaiseWith(ctx context.Context, name, topology, forwarder string, settings m
 	if err != nil {
 		return nil, err
 	}
-	return lab.Up(ctx, t, lab.Options{
-		Dir: dir, Forwarder: forwarder,
-		Configure: func(string) map[string]any {
-			c := map[string]any{"metrics": ""}
-			maps.Copy(c, settings)
-			return c
-		},
-	})
+	o.Dir = dir
+	return lab.Up(ctx, t, o)
 }
 
 // sweep takes down labs of ours whose raiser is gone.

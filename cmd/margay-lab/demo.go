@@ -27,7 +27,7 @@ const (
 )
 
 func (p *program) demoCommand() *cobra.Command {
-	var forwarder string
+	var forwarder, agent string
 	var keep bool
 	var seconds float64
 	c := &cobra.Command{
@@ -41,7 +41,7 @@ func (p *program) demoCommand() *cobra.Command {
 			p.format = render.Text
 			p.errOut = p.out // one story, in order
 			d := &demonstration{program: p, began: time.Now(), each: time.Duration(seconds * float64(time.Second))}
-			err := d.run(c, forwarder)
+			err := d.run(c, forwarder, agent)
 			if d.lab != nil && !keep {
 				d.step("take all down")
 				err = errors.Join(err, d.lab.Down())
@@ -55,7 +55,7 @@ func (p *program) demoCommand() *cobra.Command {
 			return nil
 		},
 	}
-	addForwarder(c, &forwarder)
+	addPrograms(c, &forwarder, &agent)
 	c.Flags().BoolVar(&keep, "keep", false, "leave the lab up")
 	c.Flags().Float64Var(&seconds, "seconds", 2, "how long each load runs")
 	return c
@@ -74,16 +74,16 @@ func (d *demonstration) step(format string, args ...any) {
 	fmt.Fprintf(d.out, "\n[%5.1f s] "+format+"\n", append([]any{time.Since(d.began).Seconds()}, args...)...)
 }
 
-func (d *demonstration) run(c *cobra.Command, forwarder string) error {
+func (d *demonstration) run(c *cobra.Command, forwarder, agent string) error {
 	t, err := lab.Demo()
 	if err != nil {
 		return err
 	}
-	d.step("raise two nodes joined by an AF_XDP uplink, four pods (three TUN, one AF_XDP), IPv4 and IPv6")
-	if d.lab, err = d.raise(c, t, forwarder, true); err != nil {
+	d.step("raise an etcd, two nodes joined by an AF_XDP uplink, each with forwarder and agent, four pods (three TUN, one AF_XDP), IPv4 and IPv6")
+	if d.lab, err = d.raise(c, t, forwarder, agent, true); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{d.kernelIsOut, d.firstContact, d.exactly, d.loads, d.witness, d.policy, d.withoutForwarder, d.onePacket} {
+	for _, part := range []func(context.Context) error{d.kernelIsOut, d.firstContact, d.exactly, d.loads, d.witness, d.policy, d.host, d.withoutForwarder, d.onePacket} {
 		if err := part(c.Context()); err != nil {
 			return err
 		}
@@ -250,10 +250,6 @@ func (d *demonstration) witness(ctx context.Context) error {
 // withoutForwarder shows that without it nothing goes, on one node and across.
 func (d *demonstration) withoutForwarder(ctx context.Context) error {
 	const node = "north"
-	d.step("stop the forwarder of %s: the same pings fail", node)
-	if err := d.lab.StopForwarder(node, false); err != nil {
-		return err
-	}
 	try := func(reaches bool, p load.Ping) error {
 		for _, to := range []string{"bob", "cleo"} {
 			for _, six := range []bool{false, true} {
@@ -269,17 +265,31 @@ func (d *demonstration) withoutForwarder(ctx context.Context) error {
 		}
 		return nil
 	}
+	d.step("kill the agent of %s: packets do not notice", node)
+	if err := d.lab.StopAgent(node, true); err != nil {
+		return err
+	}
+	if err := try(true, load.Ping{Count: 2, Timeout: time.Second}); err != nil {
+		return err
+	}
+	d.step("stop the forwarder of %s, too: the same pings fail", node)
+	if err := d.lab.StopForwarder(node, false); err != nil {
+		return err
+	}
 	if err := errors.Join(try(false, load.Ping{Count: 2, Timeout: 300 * time.Millisecond}), d.lab.KernelForwardsNothing(node)); err != nil {
 		return err
 	}
-	d.step("start it again, and send it nothing: it goes by the state it kept, and the pods are back")
+	d.step("start the forwarder again, without an agent: it goes by the state it kept, and the pods are back")
 	if err := d.lab.Launch(node); err != nil {
 		return err
 	}
 	if err := d.restored(ctx, node); err != nil {
 		return err
 	}
-	return try(true, load.Ping{Count: 2, Timeout: time.Second})
+	if err := try(true, load.Ping{Count: 2, Timeout: time.Second}); err != nil {
+		return err
+	}
+	return d.lab.StartAgent(ctx, node)
 }
 
 // onePacket lets margayctl tell the way of a ping from stop to stop.

@@ -14,7 +14,6 @@ import (
 
 	"margay.dev/margay/internal/lab"
 	"margay.dev/margay/internal/lab/load"
-	"margay.dev/margay/internal/lab/policies"
 	"margay.dev/margay/internal/lab/probe"
 	"margay.dev/margay/internal/lab/truth"
 	"margay.dev/margay/internal/render"
@@ -47,8 +46,8 @@ func (d *demonstration) policy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.step("take policy back: margay-lab delete -f demo/deny.yaml -f demo/open.yaml: everybody reaches everybody again")
-	if err := d.put(ctx); err != nil {
+	d.step("take policy back: everybody reaches everybody again")
+	if err := d.change(ctx, "delete", nil, demoDeny, demoOpen); err != nil {
 		return err
 	}
 	return d.everybodyReaches(ctx)
@@ -56,17 +55,17 @@ func (d *demonstration) policy(ctx context.Context) error {
 
 // judged shows what policy comes to.
 func (d *demonstration) judged(ctx context.Context, prober *probe.Prober) error {
-	d.step("policy: margay-lab apply -f demo/deny.yaml: nobody reaches anybody")
+	d.step("policy, as Calico writes it, in the store: nobody reaches anybody")
 	fmt.Fprint(d.out, demoDeny)
-	if err := d.put(ctx, demoDeny); err != nil {
+	if err := d.change(ctx, "apply", nil, demoDeny); err != nil {
 		return err
 	}
 	if err := d.tryAll(ctx, prober, func(string, uint16) bool { return false }); err != nil {
 		return err
 	}
-	d.step("one port is opened: margay-lab apply -f demo/open.yaml: ann, a client, reaches web servers by TCP on port %d, and that is all", openPort)
+	d.step("one port is opened: ann, a client, reaches web servers by TCP on port %d, and that is all", openPort)
 	fmt.Fprint(d.out, demoOpen)
-	if err := d.put(ctx, demoDeny, demoOpen); err != nil {
+	if err := d.change(ctx, "apply", nil, demoOpen); err != nil {
 		return err
 	}
 	if err := d.tryAll(ctx, prober, func(from string, port uint16) bool { return from == "ann" && port == openPort }); err != nil {
@@ -109,17 +108,26 @@ func (d *demonstration) ctl(ctx context.Context, node, want string, args ...stri
 	return nil
 }
 
-// put makes manifests those in force.
-func (d *demonstration) put(ctx context.Context, texts ...string) error {
-	var all policies.Manifests
-	for _, text := range texts {
-		m, err := policies.Read([]byte(text))
-		if err != nil {
-			return err
-		}
-		all = all.With(m)
+// change has margayctl change the store by manifests, and waits until every node is
+// at that.
+func (d *demonstration) change(ctx context.Context, how string, flags []string, texts ...string) error {
+	if err := d.store(ctx, strings.Join(texts, "\n---\n"), append([]string{how, "-f", "-"}, flags...)...); err != nil {
+		return err
 	}
-	return d.lab.Police(ctx, func(policies.Manifests) (policies.Manifests, error) { return all, nil })
+	return d.lab.Settle(ctx)
+}
+
+// store runs a command of margayctl that works on the lab's store.
+func (d *demonstration) store(ctx context.Context, input string, args ...string) error {
+	fmt.Fprintf(d.out, "$ margayctl %s\n", strings.Join(args, " "))
+	cmd := exec.CommandContext(ctx, beside("margayctl"), append(args, "--etcd-endpoints", d.lab.StoreEndpoint())...)
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.CombinedOutput()
+	fmt.Fprintf(d.out, "%s", out)
+	if err != nil {
+		return fmt.Errorf("margayctl %s: %w", args[0], err)
+	}
+	return nil
 }
 
 // prober has servers on both ports in every pod.

@@ -9,8 +9,8 @@
 //	margay-lab ping [FROM TO]             who reaches whom
 //	margay-lab perf FROM TO               throughput, loss and round trips between two pods
 //	margay-lab impair LINK --loss 1%      make an impaired link worse, or better
-//	margay-lab apply|delete -f FILE       policy of the pods, from manifests; policies lists it
-//	margay-lab stop|start NODE            end a node's forwarder, and start it again
+//	margay-lab stop|start NODE            end a node's forwarder, or agent, and start it again
+//	margay-lab settle                     wait until every node is at what the lab's store says
 //	margay-lab down                       leave nothing
 //	margay-lab demo                       all of it once, with proof
 package main
@@ -87,8 +87,8 @@ func (p *program) root() *cobra.Command {
 	flags.StringVar(&p.name, "lab", os.Getenv("MARGAY_LAB"), "lab meant, where several are up (or MARGAY_LAB)")
 	flags.StringVarP(&p.output, "output", "o", "table", "how to print: table, json or yaml")
 	root.AddCommand(p.upCommand(), p.downCommand(), p.statusCommand(), p.execCommand(), p.pingCommand(), p.perfCommand(),
-		p.impairCommand(), p.stopCommand(), p.startCommand(), p.upgradeCommand(), p.topologyCommand(),
-		p.applyCommand(), p.deleteCommand(), p.policiesCommand(), p.demoCommand(), pumpCommand())
+		p.impairCommand(), p.stopCommand(), p.startCommand(), p.settleCommand(), p.upgradeCommand(), p.topologyCommand(),
+		p.demoCommand(), pumpCommand())
 	return root
 }
 

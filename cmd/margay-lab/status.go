@@ -32,6 +32,7 @@ func contextWithin(ctx context.Context, d time.Duration, what string) (context.C
 type state struct {
 	Lab   string      `json:"lab"`
 	Dir   string      `json:"dir"`
+	Store string      `json:"store"` // where its etcd answers
 	Nodes []nodeState `json:"nodes"`
 	Pods  []podState  `json:"pods"`
 	Links []linkState `json:"links"`
@@ -40,7 +41,8 @@ type state struct {
 type nodeState struct {
 	Name       string   `json:"name"`
 	Namespace  string   `json:"namespace"`
-	PID        int      `json:"pid"` // 0: no forwarder
+	PID        int      `json:"pid"`       // 0: no forwarder
+	Agent      int      `json:"agent_pid"` // 0: no agent
 	Workers    int      `json:"workers"`
 	Generation uint64   `json:"generation"`
 	Uptime     uint64   `json:"uptime_seconds"`
@@ -79,14 +81,10 @@ func (p *program) showStatus(ctx context.Context, l *lab.Lab) error {
 	if p.format != render.Text {
 		return p.document(s)
 	}
-	nodes := render.NewTable("NODE", "FORWARDER", ">WORKERS", ">GENERATION", "UP", "NAMESPACE")
+	nodes := render.NewTable("NODE", "FORWARDER", "AGENT", ">WORKERS", ">GENERATION", "UP", "NAMESPACE")
 	for _, n := range s.Nodes {
-		runs := "stopped"
-		if n.PID != 0 {
-			runs = fmt.Sprintf("pid %d", n.PID)
-		}
 		up := render.Duration(time.Duration(n.Uptime) * time.Second)
-		nodes.Row(n.Name, runs, fmt.Sprint(n.Workers), fmt.Sprint(n.Generation), up, n.Namespace)
+		nodes.Row(n.Name, runs(n.PID), runs(n.Agent), fmt.Sprint(n.Workers), fmt.Sprint(n.Generation), up, n.Namespace)
 	}
 	pods := render.NewTable("POD", "NODE", "PORT", ">RX", ">TX", "ADDRESSES", "NAMESPACE")
 	for _, q := range s.Pods {
@@ -112,12 +110,20 @@ func (p *program) showStatus(ctx context.Context, l *lab.Lab) error {
 	return nil
 }
 
+// runs is a process in a table.
+func runs(pid int) string {
+	if pid == 0 {
+		return "stopped"
+	}
+	return fmt.Sprintf("pid %d", pid)
+}
+
 // survey asks everything that is up. Who does not answer is a fault of its node.
 func survey(ctx context.Context, l *lab.Lab) state {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	t := l.Topology()
-	s := state{Lab: t.Name, Dir: l.Dir()}
+	s := state{Lab: t.Name, Dir: l.Dir(), Store: l.StoreEndpoint()}
 	ports := map[string]lab.Port{}
 	for _, n := range t.Nodes {
 		s.Nodes = append(s.Nodes, ask(ctx, l, &n, ports))
@@ -149,7 +155,7 @@ func survey(ctx context.Context, l *lab.Lab) state {
 
 func ask(ctx context.Context, l *lab.Lab, n *lab.Node, ports map[string]lab.Port) nodeState {
 	out := nodeState{
-		Name: n.Name, Namespace: l.Topology().NamespaceName(n.Name), PID: l.PID(n.Name), Workers: n.Workers,
+		Name: n.Name, Namespace: l.Topology().NamespaceName(n.Name), PID: l.PID(n.Name), Agent: l.AgentPID(n.Name), Workers: n.Workers,
 		Socket: l.Socket(n.Name), Faults: []string{},
 	}
 	if out.PID == 0 {

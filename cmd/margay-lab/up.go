@@ -18,7 +18,7 @@ import (
 const raiseTime = time.Minute
 
 func (p *program) upCommand() *cobra.Command {
-	var forwarder string
+	var forwarder, agent string
 	var replace bool
 	c := &cobra.Command{
 		Use:   "up [FILE]",
@@ -35,34 +35,48 @@ func (p *program) upCommand() *cobra.Command {
 			if p.name != "" {
 				t.Name = p.name
 			}
-			l, err := p.raise(c, t, forwarder, replace)
+			l, err := p.raise(c, t, forwarder, agent, replace)
 			if err != nil {
 				return err
 			}
 			defer l.Close()
 			if p.format == "table" {
 				fmt.Fprintf(p.out, "lab %s is up: %d nodes, %d pods; logs are below %s\n", t.Name, len(t.Nodes), len(t.Pods), l.Dir())
+				fmt.Fprintf(p.out, "its store, for margayctl: export ETCD_ENDPOINTS=%s\n\n", l.StoreEndpoint())
 			}
 			return p.showStatus(c.Context(), l)
 		},
 	}
-	addForwarder(c, &forwarder)
+	addPrograms(c, &forwarder, &agent)
 	c.Flags().BoolVar(&replace, "replace", false, "take a lab of the same name down first")
 	return c
 }
 
-func addForwarder(c *cobra.Command, path *string) {
-	c.Flags().StringVar(path, "forwarder", beside("margay-forwarder"), "program of the forwarder")
+func addPrograms(c *cobra.Command, forwarder, agent *string) {
+	c.Flags().StringVar(forwarder, "forwarder", beside("margay-forwarder"), "program of the forwarder")
+	c.Flags().StringVar(agent, "agent", beside("margay-agent"), "program of the agent, and of the lab's etcd")
+}
+
+// found is the whole path of a program that a flag names.
+func found(flag, path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find the %s: %w (build it with make build, or name it by --%s)", flag, err, flag)
+	}
+	return path, nil
 }
 
 // raise brings a topology up, and says on the error output what it does.
-func (p *program) raise(c *cobra.Command, t lab.Topology, forwarder string, replace bool) (*lab.Lab, error) {
-	path, err := filepath.Abs(forwarder)
+func (p *program) raise(c *cobra.Command, t lab.Topology, forwarder, agent string, replace bool) (*lab.Lab, error) {
+	forwarder, err := found("forwarder", forwarder)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("find the forwarder: %w (build it with make build, or name it by --forwarder)", err)
+	if agent, err = found("agent", agent); err != nil {
+		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -71,7 +85,7 @@ func (p *program) raise(c *cobra.Command, t lab.Topology, forwarder string, repl
 	ctx, cancel := contextWithin(c.Context(), raiseTime, "the lab did not come up")
 	defer cancel()
 	return lab.Up(ctx, t, lab.Options{
-		Dir: p.dir, Forwarder: path, Pump: []string{self, pumpName}, Replace: replace,
+		Dir: p.dir, Forwarder: forwarder, Agent: agent, Pump: []string{self, pumpName}, Replace: replace,
 		Step: func(format string, args ...any) { fmt.Fprintf(p.errOut, "  "+format+"\n", args...) },
 	})
 }
@@ -117,38 +131,86 @@ func (p *program) downCommand() *cobra.Command {
 }
 
 func (p *program) stopCommand() *cobra.Command {
+	var which parts
 	var kill bool
 	c := &cobra.Command{
-		Use:   "stop NODE",
-		Short: "End a node's forwarder",
-		Args:  cobra.ExactArgs(1),
+		Use:   "stop [NODE]",
+		Short: "End a node's forwarder or agent, or the lab's etcd",
+		Args:  which.args,
 		RunE: func(_ *cobra.Command, args []string) error {
-			return p.with(func(l *lab.Lab) error { return l.StopForwarder(args[0], kill) })
+			return p.with(func(l *lab.Lab) error {
+				switch {
+				case which.store:
+					return l.StopStore(kill)
+				case which.agent:
+					return l.StopAgent(args[0], kill)
+				}
+				return l.StopForwarder(args[0], kill)
+			})
 		},
 	}
+	which.flags(c)
 	c.Flags().BoolVar(&kill, "kill", false, "as kill -9 does, without asking")
 	return c
 }
 
 func (p *program) startCommand() *cobra.Command {
+	var which parts
 	var alone bool
 	c := &cobra.Command{
-		Use:   "start NODE",
-		Short: "Start a node's forwarder again",
-		Args:  cobra.ExactArgs(1),
+		Use:   "start [NODE]",
+		Short: "Start a node's forwarder or agent again, or the lab's etcd",
+		Args:  which.args,
 		RunE: func(c *cobra.Command, args []string) error {
 			return p.with(func(l *lab.Lab) error {
-				if alone {
+				ctx, cancel := contextWithin(c.Context(), raiseTime, "it did not come up")
+				defer cancel()
+				switch {
+				case which.store:
+					return l.StartStore(ctx)
+				case which.agent && alone:
+					return l.LaunchAgent(args[0])
+				case which.agent:
+					return l.StartAgent(ctx, args[0])
+				case alone:
 					return l.Launch(args[0])
 				}
-				ctx, cancel := contextWithin(c.Context(), raiseTime, "the forwarder did not come up")
-				defer cancel()
 				return l.StartForwarder(ctx, args[0])
 			})
 		},
 	}
-	c.Flags().BoolVar(&alone, "alone", false, "send it nothing: it goes by the state it kept")
+	which.flags(c)
+	c.Flags().BoolVar(&alone, "alone", false, "do not wait until it is at what the store says")
 	return c
+}
+
+// parts are what of a lab a command means.
+type parts struct{ agent, store bool }
+
+func (w *parts) flags(c *cobra.Command) {
+	c.Flags().BoolVar(&w.agent, "agent", false, "the node's agent, not its forwarder")
+	c.Flags().BoolVar(&w.store, "store", false, "the lab's etcd; no node is named")
+}
+
+func (w *parts) args(_ *cobra.Command, args []string) error {
+	switch {
+	case w.store && (len(args) > 0 || w.agent):
+		return errors.New("--store stands alone: the lab has one etcd, which is of no node")
+	case !w.store && len(args) != 1:
+		return fmt.Errorf("%d nodes are named, want one", len(args))
+	}
+	return nil
+}
+
+func (p *program) settleCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "settle",
+		Short: "Wait until every node is at what the lab's store says",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.with(func(l *lab.Lab) error { return l.Settle(c.Context()) })
+		},
+	}
 }
 
 func (p *program) upgradeCommand() *cobra.Command {

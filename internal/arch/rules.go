@@ -16,7 +16,7 @@ type Rule struct {
 // Rules is the import table of the house. Tests may import what they like: the
 // rules are about what is in the binaries.
 func Rules() []Rule {
-	return slices.Concat(planes(), layers(), policies(), homes())
+	return slices.Concat(planes(), layers(), policies(), operators(), homes())
 }
 
 // planes keeps control out of the packet path.
@@ -47,6 +47,10 @@ func layers() []Rule {
 	above := []string{"./cmd", "./kube", "./cni", "./control"}
 	return []Rule{
 		{
+			Name: "tests alone build programs", Forbid: []string{"./internal/built"}, Except: []string{"bench/stage/stagetest"},
+			Why: "what is installed needs no compiler",
+		},
+		{
 			Name: "programs are leaves", Forbid: []string{"./cmd"}, Except: []string{"cmd"},
 			Why: "what two programs share is a package with a name of its own",
 		},
@@ -74,6 +78,11 @@ func layers() []Rule {
 			Name: "a hand-over knows nothing of what is handed over", In: []string{"forwarder/handover", "forwarder/socket"},
 			Forbid: []string{"./fastpath", "./api", "./config", "./internal/hostnet", "./forwarder/plane", "./forwarder/desired", "./forwarder/session"}, Reach: true,
 			Why: "who is in charge is decided, and tested, with no packet in sight",
+		},
+		{
+			Name: "what a node is sent is calculated without the machine", In: []string{"control/attach", "control/converge", "control/felix", "control/network"}, Reach: true,
+			Forbid: []string{"./internal/hostnet", "./datastore/etcd", "./datastore/file", "./forwarder", "go.etcd.io"},
+			Why:    "who reads the kernel, or a store, hands over what it found: an agent's mind is tested with neither in sight",
 		},
 		{
 			Name: "nobody below asks for explanations", In: []string{"classifier", "fastpath", "forwarder/plane", "forwarder/policing", "forwarder/desired"}, Reach: true,
@@ -108,7 +117,12 @@ func policies() []Rule {
 			Why:    "what an engine must come to is told, and asked for, by nobody who had a hand in it",
 		},
 		{
-			Name: "selectors stand alone", In: []string{"api/selector"},
+			Name: "stores know objects, not what they are for", In: []string{"datastore"}, Reach: true,
+			Forbid: []string{"./policy", "./classifier", "./fastpath", "./forwarder", "./config", "./internal"},
+			Why:    "what keeps objects is held against one contract, whoever acts on them",
+		},
+		{
+			Name: "selectors and names of hosts stand alone", In: []string{"api/selector", "api/domain"},
 			Forbid: []string{"margay.dev/margay"},
 			Why:    "resources, policy and tools read one language, and it is tested with nothing but labels in sight",
 		},
@@ -121,6 +135,37 @@ func policies() []Rule {
 			Name: "the index knows labels, not resources", In: []string{"policy/index"}, Reach: true,
 			Forbid: []string{"./api/v3", "./classifier", "k8s.io"},
 			Why:    "who is picked is one question, what for is another",
+		},
+		{
+			Name: "the kernel's dataplane knows lists, not resources", In: []string{"dataplane/nft"}, Reach: true,
+			Forbid: []string{"./policy", "./api", "./control", "./forwarder", "./config", "k8s.io"},
+			Why:    "it takes what every dataplane takes: lists, sets and settings, calculated elsewhere",
+		},
+	}
+}
+
+// operators keeps what people change apart from what carries it out.
+func operators() []Rule {
+	return []Rule{
+		{
+			Name: "settings and limits stand below resources", In: []string{"api/v3/fabric", "api/v3/felix", "api/v3/qos"}, Reach: true,
+			Forbid: []string{"./api/v3", "./policy", "./datastore", "./config"},
+			Why:    "a kind's fields and what they may hold are read by themselves; package v3 has the objects",
+		},
+		{
+			Name: "a change is undone by the store alone", In: []string{"control/pending"}, Reach: true,
+			Forbid: []string{"./fastpath", "./classifier", "./forwarder", "./policy", "./internal/hostnet", "./datastore/etcd", "./datastore/file"},
+			Why:    "who has locked himself out is let in whatever has become of his forwarder, and whichever store it is",
+		},
+		{
+			Name: "objects are worked on without a forwarder", In: []string{"cmd/margayctl/resources"},
+			Forbid: []string{"./fastpath", "./classifier", "./forwarder", "./api/dataplane", "google.golang.org/grpc"},
+			Why:    "a store is reached from machines that forward nothing",
+		},
+		{
+			Name: "a difference is calculated, not asked", In: []string{"cmd/margayctl/preview"},
+			Forbid: []string{"./fastpath", "./classifier", "./forwarder", "./control", "./datastore", "google.golang.org/grpc", "github.com/spf13/cobra"},
+			Why:    "what a change would do is told from objects and connections in hand, and touches neither's keeper",
 		},
 		{
 			Name: "verdicts are shown from answers alone", In: []string{"cmd/margayctl/verdicts"},
@@ -139,6 +184,11 @@ func homes() []Rule {
 			Why:    "one place changes the host, and its journal puts everything back",
 		},
 		{
+			Name: "nftables lives in dataplane/nft", Except: []string{"dataplane/nft"},
+			Forbid: []string{"github.com/google/nftables"},
+			Why:    "who judges knows lists and sets; one package knows how a kernel is told of them, and writes one table",
+		},
+		{
 			Name: "eBPF lives in fastpath/xsk, internal/hostbpf and internal/lab/xdpgen", Except: []string{"fastpath/xsk", "internal/hostbpf", "internal/lab/xdpgen"},
 			Forbid: []string{"github.com/cilium/ebpf", "github.com/asavie/xdp"},
 			Why:    "programs in the kernel outlive mistakes; few packages own their attachment",
@@ -147,6 +197,16 @@ func homes() []Rule {
 			Name: "GoBGP lives in routing/bgp", Except: []string{"routing/bgp"},
 			Forbid: []string{"github.com/osrg/gobgp"},
 			Why:    "a codec of 17,000 lines stays behind one package",
+		},
+		{
+			Name: "etcd's server lives in datastore/embedded", Except: []string{"datastore/embedded"},
+			Forbid: []string{"go.etcd.io/etcd/server"},
+			Why:    "it is most of a binary's weight, and few run one",
+		},
+		{
+			Name: "etcd's client lives in datastore/etcd", Except: []string{"datastore/etcd"},
+			Forbid: []string{"go.etcd.io/etcd/client", "go.etcd.io/etcd/api"},
+			Why:    "whoever reads and writes objects does not know where they are",
 		},
 		{
 			Name: "client-go lives in kube", Except: []string{"kube"},

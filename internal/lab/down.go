@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"margay.dev/margay/internal/hostnet"
+	"margay.dev/margay/internal/lab/process"
 )
 
 // patience is how long a process may take to end after it was asked to.
@@ -35,10 +36,10 @@ func down(dir string) error {
 	}
 	var errs []error
 	for _, p := range r.Processes { // all are asked before any is waited for
-		p.signal(unix.SIGTERM)
+		p.Signal(unix.SIGTERM)
 	}
 	for who, p := range r.Processes {
-		if err := p.stop(patience); err != nil {
+		if err := p.Stop(patience); err != nil {
 			errs = append(errs, fmt.Errorf("stop %s: %w", who, err))
 		}
 	}
@@ -66,7 +67,7 @@ func empty(name string) error {
 	}
 	defer ns.Close()
 	left := -1
-	if !gone(patience, func() bool { left, err = kill(ns); return left == 0 || err != nil }) || err != nil {
+	if !process.Gone(patience, func() bool { left, err = kill(ns); return left == 0 || err != nil }) || err != nil {
 		return fmt.Errorf("end %d processes in namespace %s: %w", left, name, errors.Join(err, os.ErrDeadlineExceeded))
 	}
 	return errors.Join(removeLinks(ns), hostnet.DeleteNamespace(name))
@@ -74,10 +75,10 @@ func empty(name string) error {
 
 // kill ends what runs in the namespace and tells how much that was.
 func kill(ns *hostnet.Namespace) (int, error) {
-	pids, err := inside(ns)
+	pids, err := process.Inside(ns)
 	n := 0
 	for _, pid := range pids {
-		if startOf(pid) != "" { // a zombie is its parent's affair
+		if process.StartOf(pid) != "" { // a zombie is its parent's affair
 			n++
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}

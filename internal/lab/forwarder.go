@@ -16,6 +16,7 @@ import (
 	"margay.dev/margay/config"
 	"margay.dev/margay/control/dataplane"
 	"margay.dev/margay/internal/hostnet"
+	"margay.dev/margay/internal/lab/process"
 	"margay.dev/margay/internal/version"
 )
 
@@ -29,7 +30,7 @@ func (l *Lab) StartForwarder(ctx context.Context, node string) error {
 		return err
 	}
 	if err := l.Feed(ctx, node); err != nil {
-		return fmt.Errorf("%w\n\tlog of %s's forwarder:\n\t%s", err, node, tail(l.Log(node)))
+		return fmt.Errorf("%w\n\tlog of %s's forwarder:\n\t%s", err, node, process.Tail(l.Log(node)))
 	}
 	return nil
 }
@@ -50,7 +51,7 @@ func (l *Lab) Launch(node string) error {
 }
 
 // spawn starts a process of the node's forwarder.
-func (l *Lab) spawn(node string, flags ...string) (*process, error) {
+func (l *Lab) spawn(node string, flags ...string) (*process.Process, error) {
 	ns, err := l.Namespace(node)
 	if err != nil {
 		return nil, err
@@ -59,7 +60,7 @@ func (l *Lab) spawn(node string, flags ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return start(ns, l.Log(node), append([]string{l.options.Forwarder, "--config", file}, flags...)...)
+	return process.Start(ns, l.Log(node), append([]string{l.options.Forwarder, "--config", file}, flags...)...)
 }
 
 // configure writes a node's configuration file.
@@ -103,6 +104,9 @@ func exists(path string) bool {
 // Feed connects to a node's forwarder, sends the node's desired state, policy with
 // it, and waits until all of it is in force.
 func (l *Lab) Feed(ctx context.Context, node string) error {
+	if l.HasAgents() { // it does, whenever there is a forwarder
+		return l.settle(ctx, node)
+	}
 	p, err := l.snapshot(ctx, node)
 	if err != nil {
 		return err
@@ -149,7 +153,7 @@ func (l *Lab) dial(ctx context.Context, node string) (*dataplane.Stream, error) 
 		defer close(watched)
 		for ctx.Err() == nil {
 			if !l.Running(node) {
-				cancel(errEnded)
+				cancel(process.ErrEnded)
 			}
 			select {
 			case <-ctx.Done():
@@ -159,8 +163,8 @@ func (l *Lab) dial(ctx context.Context, node string) (*dataplane.Stream, error) 
 	}()
 	defer func() { cancel(nil); <-watched }()
 	s, err := dataplane.Dial(ctx, l.Socket(node), dataplane.Options{Client: version.Line("margay-lab")})
-	if errors.Is(err, errEnded) {
-		return nil, fmt.Errorf("start the forwarder of %s: %w", node, errEnded)
+	if errors.Is(err, process.ErrEnded) {
+		return nil, fmt.Errorf("start the forwarder of %s: %w", node, process.ErrEnded)
 	}
 	return s, err
 }
@@ -207,17 +211,17 @@ func (l *Lab) Inspect(node string) (v1.InspectClient, error) {
 }
 
 // Running tells whether the node's forwarder runs.
-func (l *Lab) Running(node string) bool { return l.process(node).alive() }
+func (l *Lab) Running(node string) bool { return l.processOf(node).Alive() }
 
 // PID is the process id of the node's forwarder, 0 if it does not run.
 func (l *Lab) PID(node string) int {
-	if p := l.process(node); p.alive() {
+	if p := l.processOf(node); p.Alive() {
 		return p.PID
 	}
 	return 0
 }
 
-func (l *Lab) process(node string) *process {
+func (l *Lab) processOf(node string) *process.Process {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.record.Processes[node]
@@ -226,15 +230,15 @@ func (l *Lab) process(node string) *process {
 // StopForwarder ends a node's forwarder, by asking, or at once as kill -9 does.
 // Its stream, if there is one, ends too.
 func (l *Lab) StopForwarder(node string, atOnce bool) error {
-	p := l.process(node)
-	if !p.alive() {
+	p := l.processOf(node)
+	if !p.Alive() {
 		return fmt.Errorf("the forwarder of node %s does not run", node)
 	}
 	l.Disconnect(node)
 	if atOnce {
-		p.signal(9)
+		p.Signal(9)
 	}
-	if err := p.stop(patience); err != nil {
+	if err := p.Stop(patience); err != nil {
 		return err
 	}
 	l.mu.Lock()

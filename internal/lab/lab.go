@@ -15,12 +15,14 @@ import (
 	"margay.dev/margay/internal/hostnet"
 	"margay.dev/margay/internal/lab/impair"
 	"margay.dev/margay/internal/lab/policies"
+	"margay.dev/margay/internal/lab/process"
 )
 
 // Options say how a lab is raised.
 type Options struct {
 	Dir       string   // where labs keep their state; empty: DefaultDir
 	Forwarder string   // program of the forwarder, an absolute path
+	Agent     string   // program of the agent, likewise; empty for none: then the lab itself feeds the forwarders
 	Pump      []string // command that runs RunPump with what is appended; none: pumps run in this process, while the Lab is open
 	Replace   bool     // take down a lab of the same name first
 	// Step is told what happens, in words; nil for nobody.
@@ -175,7 +177,7 @@ func (l *Lab) Down() error {
 }
 
 // save notes a process; nil forgets it. l.mu is held.
-func (l *Lab) note(who string, p *process) error {
+func (l *Lab) note(who string, p *process.Process) error {
 	if p == nil {
 		delete(l.record.Processes, who)
 	} else {

@@ -5,38 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"margay.dev/margay/internal/built"
 	"margay.dev/margay/internal/hostnet"
+	"margay.dev/margay/internal/hostnet/hostnettest"
 	"margay.dev/margay/internal/lab/load"
+	"margay.dev/margay/internal/lab/process"
 )
 
-// forwarder builds the daemon, once for all tests.
-var forwarder = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "margay-lab-")
-	if err != nil {
-		return "", err
+// programs builds the daemons into a folder, once for all tests.
+var programs = sync.OnceValues(func() (string, error) {
+	agent, err := built.Program("margay-agent")
+	if err == nil {
+		_, err = built.Program("margay-forwarder")
 	}
-	path := filepath.Join(dir, "margay-forwarder")
-	out, err := exec.Command("go", "build", "-o", path, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("build margay-forwarder: %w\n%s", err, out)
-	}
-	return path, err
+	return filepath.Dir(agent), err
 })
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := forwarder(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(code)
-}
 
 // raise brings a topology up for one test, under a name of this process.
 func raise(t *testing.T, topology string) *Lab {
@@ -45,29 +34,45 @@ func raise(t *testing.T, topology string) *Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return raiseTopology(t, topo)
+	return raiseTopology(t, topo, false)
 }
 
-func raiseTopology(t *testing.T, topo Topology) *Lab {
+// raiseAgents is raise with an etcd, and an agent in each node.
+func raiseAgents(t *testing.T, topology string) *Lab {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: a lab makes network namespaces and devices")
-	}
-	topo.Name = fmt.Sprintf("t%d", os.Getpid())
-	program, err := forwarder()
+	topo, err := Parse([]byte(topology))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return raiseTopology(t, topo, true)
+}
+
+func raiseTopology(t *testing.T, topo Topology, agents bool) *Lab {
+	t.Helper()
+	hostnettest.NeedRoot(t)
+	hostnettest.OfProcesses(t)
+	topo.Name = fmt.Sprintf("t%d", os.Getpid())
+	dir, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Dir: t.TempDir(), Forwarder: filepath.Join(dir, "margay-forwarder"), Replace: true}
+	if agents {
+		o.Agent = filepath.Join(dir, "margay-agent")
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
-	l, err := Up(ctx, topo, Options{Dir: t.TempDir(), Forwarder: program, Replace: true})
+	l, err := Up(ctx, topo, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, n := range topo.Nodes {
-				t.Logf("log of %s's forwarder:\n\t%s", n.Name, tail(l.Log(n.Name)))
+				t.Logf("log of %s's forwarder:\n\t%s", n.Name, process.Tail(l.Log(n.Name)))
+				if l.HasAgents() {
+					t.Logf("log of %s's agent:\n\t%s", n.Name, process.Tail(l.AgentLog(n.Name)))
+				}
 			}
 		}
 		if err := l.Down(); err != nil {
@@ -91,7 +96,7 @@ func nothingLeft(t *testing.T, l *Lab) {
 		}
 	}
 	for who, p := range l.record.Processes {
-		if p.alive() {
+		if p.Alive() {
 			t.Errorf("process %d of %s is left", p.PID, who)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -25,16 +24,7 @@ func (t *Topology) driver() (*policies.Driver, error) {
 	for _, n := range t.Nodes {
 		nodes = append(nodes, n.Name)
 	}
-	var pods []policies.Pod
-	for i := range t.Pods {
-		p := &t.Pods[i]
-		var addrs []netip.Addr
-		for _, a := range p.Addresses {
-			addrs = append(addrs, a.Addr)
-		}
-		pods = append(pods, policies.Pod{Endpoint: p.EndpointID(), Node: p.Node, Namespace: p.Namespace, Name: p.Name, Labels: p.Labels, Addresses: addrs})
-	}
-	return policies.New(nodes, pods)
+	return policies.New(nodes, t.pods())
 }
 
 // calculate says why manifests cannot be put in force.
@@ -129,8 +119,12 @@ func (l *Lab) write(m policies.Manifests) ([]byte, error) {
 // Police puts in force what change makes of the manifests in force, and returns
 // once every worker of every node whose forwarder runs judges by that; the others do
 // so from their start. If anything in it is wrong, all of that is said, and nothing
-// has changed. Who holds streams to the forwarders in another process loses them.
+// has changed. Who holds streams to the forwarders in another process loses them. A
+// lab with agents has its policy in its store.
 func (l *Lab) Police(ctx context.Context, change func(policies.Manifests) (policies.Manifests, error)) error {
+	if l.HasAgents() {
+		return fmt.Errorf("the policy of lab %s is in its store: change it by margayctl apply or delete, at %s", l.Topology().Name, l.StoreEndpoint())
+	}
 	unlock, err := lock(l.base)
 	if err != nil {
 		return err

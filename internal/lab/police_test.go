@@ -115,7 +115,7 @@ func TestPolicyOfATopology(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := raiseTopology(t, topo)
+	l := raiseTopology(t, topo, false)
 	reach(t, l, "after up", "near", "far")
 	if m, err := l.Policies(); err != nil || len(m) != 4 {
 		t.Errorf("in force are %v, %v", m, err)

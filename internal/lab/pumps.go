@@ -11,6 +11,7 @@ import (
 
 	"margay.dev/margay/internal/hostnet"
 	"margay.dev/margay/internal/lab/impair"
+	"margay.dev/margay/internal/lab/process"
 )
 
 // PumpConfig is what RunPump is told, as JSON, in its one argument.
@@ -44,7 +45,7 @@ func (l *Lab) startPump(ctx context.Context, k *Link) error {
 		return err
 	}
 	log := filepath.Join(l.dir, k.Name+".log")
-	p, err := start(l.spaces[k.Name], log, append(l.options.Pump, string(arg))...)
+	p, err := process.Start(l.spaces[k.Name], log, append(l.options.Pump, string(arg))...)
 	if err != nil {
 		return err
 	}
@@ -55,8 +56,8 @@ func (l *Lab) startPump(ctx context.Context, k *Link) error {
 		if _, cerr := impair.Control(ctx, c.Socket, nil, nil); cerr == nil {
 			return nil
 		}
-		if !p.alive() {
-			return fmt.Errorf("start the pump: %w:\n\t%s", errEnded, tail(log))
+		if !p.Alive() {
+			return fmt.Errorf("start the pump: %w:\n\t%s", process.ErrEnded, process.Tail(log))
 		}
 		err = context.Cause(ctx)
 	}

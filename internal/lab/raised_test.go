@@ -13,6 +13,7 @@ import (
 	"margay.dev/margay/internal/hostnet"
 	"margay.dev/margay/internal/lab/impair"
 	"margay.dev/margay/internal/lab/load"
+	"margay.dev/margay/internal/lab/process"
 )
 
 // bad is two nodes and a wire that can be made worse.
@@ -186,7 +187,7 @@ func TestDownEndsWhateverRunsInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !gone(5*time.Second, func() bool { pids, _ := inside(ns); return len(pids) > 0 }) {
+	if !process.Gone(5*time.Second, func() bool { pids, _ := process.Inside(ns); return len(pids) > 0 }) {
 		t.Fatal("the command does not run inside the pod")
 	}
 	if err := l.Down(); err != nil {

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"margay.dev/margay/internal/lab/process"
 )
 
 // DefaultDir is where labs keep their state, one folder each.
@@ -25,22 +27,13 @@ var ErrNotUp = errors.New("no such lab is up")
 // record is what a lab has written down. It is complete before anything that it
 // names is made.
 type record struct {
-	Version    int                 `json:"version"`
-	Topology   Topology            `json:"topology"`
-	Namespaces []string            `json:"namespaces"` // names in /run/netns
-	Forwarder  string              `json:"forwarder"`  // the program
-	Raised     bool                `json:"raised"`     // Up has come to its end
-	Processes  map[string]*process `json:"processes"`  // forwarders by node, pumps by link
-}
-
-// process is one that the lab started. The start time tells it from a later one
-// of the same id.
-type process struct {
-	PID     int    `json:"pid"`
-	Started string `json:"started"` // clock ticks since boot
-
-	ended chan struct{} // closed at its end; nil where an earlier run started it
-	err   error         // how it ended; read after that
+	Version    int                         `json:"version"`
+	Topology   Topology                    `json:"topology"`
+	Namespaces []string                    `json:"namespaces"`      // names in /run/netns
+	Forwarder  string                      `json:"forwarder"`       // the program
+	Agent      string                      `json:"agent,omitempty"` // likewise, where there are agents
+	Raised     bool                        `json:"raised"`          // Up has come to its end
+	Processes  map[string]*process.Process `json:"processes"`       // forwarders by node, pumps by link, agents and the store
 }
 
 // save writes the record.

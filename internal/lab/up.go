@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"margay.dev/margay/internal/hostnet"
+	"margay.dev/margay/internal/lab/process"
 )
 
 // Up raises a topology: namespaces, links, pods, forwarders, and their desired
@@ -53,7 +54,7 @@ func (l *Lab) reserve(t Topology) error {
 		return err
 	}
 	l.record = &record{
-		Version: stateVersion, Topology: t, Namespaces: t.namespaces(), Forwarder: l.options.Forwarder, Processes: map[string]*process{},
+		Version: stateVersion, Topology: t, Namespaces: t.namespaces(), Forwarder: l.options.Forwarder, Agent: l.options.Agent, Processes: map[string]*process.Process{},
 	}
 	m, err := t.manifests()
 	if err == nil {
@@ -72,8 +73,11 @@ func (l *Lab) raise(ctx context.Context) error {
 	if err := l.makeLinks(ctx); err != nil {
 		return err
 	}
-	l.options.step("forwarders: %s in each node", filepath.Base(l.options.Forwarder))
-	if err := l.startAll(ctx); err != nil {
+	feed := l.startAll
+	if l.HasAgents() {
+		feed = l.raiseAgents
+	}
+	if err := feed(ctx); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -84,6 +88,7 @@ func (l *Lab) raise(ctx context.Context) error {
 
 // startAll starts the forwarders side by side.
 func (l *Lab) startAll(ctx context.Context) error {
+	l.options.step("forwarders: %s in each node", filepath.Base(l.options.Forwarder))
 	t := l.Topology()
 	errs := make([]error, len(t.Nodes))
 	var wg sync.WaitGroup

@@ -2,15 +2,13 @@
 package stagetest
 
 import (
-	"os/exec"
-	"path/filepath"
 	"testing"
 
+	"margay.dev/margay/internal/built"
 	"margay.dev/margay/internal/hostnet/hostnettest"
 )
 
-// Forwarder builds the real forwarder, which goes with the test, and is the path of
-// its program. It skips the test where nobody could start it, without root, and
+// Forwarder builds the real forwarder, and is the path of its program. It skips the test where nobody could start it, without root, and
 // where one of needs says what else is missing.
 func Forwarder(t testing.TB, needs ...func() error) string {
 	t.Helper()
@@ -20,10 +18,23 @@ func Forwarder(t testing.TB, needs ...func() error) string {
 			t.Skip(err)
 		}
 	}
-	bin := filepath.Join(t.TempDir(), "margay-forwarder")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput()
+	return build(t, "margay-forwarder")
+}
+
+// Programs is Forwarder, beside which agent and margayctl lie.
+func Programs(t testing.TB) string {
+	t.Helper()
+	hostnettest.NeedRoot(t)
+	build(t, "margay-agent")
+	build(t, "margayctl")
+	return build(t, "margay-forwarder")
+}
+
+func build(t testing.TB, program string) string {
+	t.Helper()
+	bin, err := built.Program(program)
 	if err != nil {
-		t.Fatalf("build the forwarder: %v\n%s", err, out)
+		t.Fatal(err)
 	}
 	return bin
 }

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"margay.dev/margay/policy"
 	"margay.dev/margay/policy/kubernetes"
 )
 
@@ -45,6 +46,32 @@ func (p *Pod) manifest() (Manifest, error) {
 		return Manifest{}, err
 	}
 	return given("Pod", p.Namespace, p.Name, w)
+}
+
+// Workload is the key of the workload endpoint that stands for the pod.
+func (p *Pod) Workload() (policy.Key, error) {
+	m, err := p.manifest()
+	return m.key, err
+}
+
+// Objects are what a store has of pods: a workload endpoint each, and the profiles of
+// their namespaces and accounts.
+func Objects(pods []Pod) (out []metav1.Object, err error) {
+	all, err := around(pods)
+	if err != nil {
+		return nil, err
+	}
+	for i := range pods {
+		m, err := pods[i].manifest()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+	}
+	for _, m := range all {
+		out = append(out, m.Object)
+	}
+	return out, nil
 }
 
 // around are the namespaces of pods and their accounts, which are there wherever

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	v1 "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/internal/built"
 	"margay.dev/margay/internal/hostnet"
 	. "margay.dev/margay/internal/hostnet/hostnettest"
 	"margay.dev/margay/internal/lab"
@@ -32,28 +32,18 @@ const patience = time.Minute
 
 var packets = flag.Int("packets", 1_000_000, "how many packets TestOneWay has cross the uplink, with each number of workers; the long form is 10000000")
 
-// forwarder builds the daemon, once for all tests.
-var forwarder = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "margay-survival-")
-	if err != nil {
-		return "", err
+// programs builds the daemons into a folder, once for all tests.
+var programs = sync.OnceValues(func() (string, error) {
+	agent, err := built.Program("margay-agent")
+	if err == nil {
+		_, err = built.Program("margay-forwarder")
 	}
-	path := filepath.Join(dir, "margay-forwarder")
-	out, err := exec.Command("go", "build", "-o", path, "margay.dev/margay/cmd/margay-forwarder").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("build margay-forwarder: %w\n%s", err, out)
-	}
-	return path, err
+	return filepath.Dir(agent), err
 })
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if path, err := forwarder(); err == nil {
-			_ = os.RemoveAll(filepath.Dir(path))
-		}
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m)
 }
 
 // topology is two nodes, each with pods of both kinds of ports:
@@ -100,15 +90,31 @@ var raised atomic.Int32
 // is asked. configure adds to the configuration of forwarders; it may be nil.
 func raise(t *testing.T, workers int, configure func(node string) map[string]any) *world {
 	t.Helper()
+	return up(t, workers, lab.Options{Configure: configure})
+}
+
+// raiseAgents is raise with an etcd, and an agent in each node.
+func raiseAgents(t *testing.T, workers int) *world {
+	t.Helper()
+	return up(t, workers, lab.Options{Agent: "margay-agent"})
+}
+
+func up(t *testing.T, workers int, o lab.Options) *world {
+	t.Helper()
 	NeedRoot(t)
+	OfProcesses(t)
 	topo, err := lab.Parse(fmt.Appendf(nil, topology, workers))
 	if err != nil {
 		t.Fatal(err)
 	}
 	topo.Name = fmt.Sprintf("s%dx%d", os.Getpid(), raised.Add(1))
-	program, err := forwarder()
+	bins, err := programs()
 	if err != nil {
 		t.Fatal(err)
+	}
+	o.Forwarder = filepath.Join(bins, "margay-forwarder")
+	if o.Agent != "" {
+		o.Agent = filepath.Join(bins, o.Agent)
 	}
 	dir, err := os.MkdirTemp("", "mgs") // t.TempDir has the test's name in it: too long for a socket
 	if err != nil {
@@ -117,7 +123,8 @@ func raise(t *testing.T, workers int, configure func(node string) map[string]any
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	l, err := lab.Up(ctx, topo, lab.Options{Dir: dir, Forwarder: program, Configure: configure})
+	o.Dir = dir
+	l, err := lab.Up(ctx, topo, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,6 @@
-package lab
+// Package process is the processes of a lab: begun in a namespace, found again by a
+// later run, and ended for sure.
+package process
 
 import (
 	"bytes"
@@ -17,9 +19,19 @@ import (
 	"margay.dev/margay/internal/hostnet"
 )
 
-// start runs a program inside a namespace, in a session of its own so that it
+// Process is one that a lab started. The start time tells it from a later one of the
+// same id.
+type Process struct {
+	PID     int    `json:"pid"`
+	Started string `json:"started"` // clock ticks since boot
+
+	ended chan struct{} // closed at its end; nil where an earlier run started it
+	err   error         // how it ended; read after that
+}
+
+// Start runs a program inside a namespace, in a session of its own so that it
 // outlives who started it, with its output appended to a log file.
-func start(ns *hostnet.Namespace, log string, argv ...string) (*process, error) {
+func Start(ns *hostnet.Namespace, log string, argv ...string) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -31,8 +43,8 @@ func start(ns *hostnet.Namespace, log string, argv ...string) (*process, error) 
 	if err := ns.Do(cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(argv[0]), err)
 	}
-	p := &process{PID: cmd.Process.Pid, ended: make(chan struct{})}
-	p.Started = startOf(p.PID)
+	p := &Process{PID: cmd.Process.Pid, ended: make(chan struct{})}
+	p.Started = StartOf(p.PID)
 	go func() { // ends with the process, and leaves no zombie of it
 		defer close(p.ended)
 		p.err = cmd.Wait()
@@ -40,9 +52,9 @@ func start(ns *hostnet.Namespace, log string, argv ...string) (*process, error) 
 	return p, nil
 }
 
-// outcome waits for the end of a process, which is dead or about to be, and tells
+// Outcome waits for the end of a process, which is dead or about to be, and tells
 // how it ended; nil for status 0, and for one that an earlier run started.
-func (p *process) outcome() error {
+func (p *Process) Outcome() error {
 	if p.ended == nil {
 		return nil
 	}
@@ -50,32 +62,33 @@ func (p *process) outcome() error {
 	return p.err
 }
 
-// alive tells whether the process is still there and is the same.
-func (p *process) alive() bool {
-	return p != nil && p.Started != "" && startOf(p.PID) == p.Started
+// Alive tells whether the process is still there and is the same.
+func (p *Process) Alive() bool {
+	return p != nil && p.Started != "" && StartOf(p.PID) == p.Started
 }
 
-// signal sends to the process if it is still the same.
-func (p *process) signal(sig unix.Signal) {
-	if p.alive() {
+// Signal sends to the process if it is still the same.
+func (p *Process) Signal(sig unix.Signal) {
+	if p.Alive() {
 		_ = unix.Kill(p.PID, sig)
 	}
 }
 
-// stop asks the process to end, and kills it when it has not after patience.
-func (p *process) stop(patience time.Duration) error {
-	p.signal(unix.SIGTERM)
-	if gone(patience, func() bool { return !p.alive() }) {
+// Stop asks the process to end, and kills it when it has not after patience.
+func (p *Process) Stop(patience time.Duration) error {
+	p.Signal(unix.SIGTERM)
+	if Gone(patience, func() bool { return !p.Alive() }) {
 		return nil
 	}
-	p.signal(unix.SIGKILL)
-	if gone(patience, func() bool { return !p.alive() }) {
+	p.Signal(unix.SIGKILL)
+	if Gone(patience, func() bool { return !p.Alive() }) {
 		return nil
 	}
 	return fmt.Errorf("process %d does not end, even when killed", p.PID)
 }
 
-func gone(patience time.Duration, done func() bool) bool {
+// Gone waits until something is done, and reports whether that was before patience ended.
+func Gone(patience time.Duration, done func() bool) bool {
 	for end := time.Now().Add(patience); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			return false
@@ -84,10 +97,10 @@ func gone(patience time.Duration, done func() bool) bool {
 	return true
 }
 
-// startOf reads when a process started, in clock ticks since boot; empty for one
+// StartOf reads when a process started, in clock ticks since boot; empty for one
 // that is gone or dead. A killed one is not dead before its last thread is: until
 // then its files are open and locked, though its first thread is a zombie.
-func startOf(pid int) string {
+func StartOf(pid int) string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
@@ -106,8 +119,8 @@ func threaded(pid int) bool {
 	return err == nil && len(tasks) > 1
 }
 
-// inside lists the processes, other than ourselves, that live in a namespace.
-func inside(ns *hostnet.Namespace) ([]int, error) {
+// Inside lists the processes, other than ourselves, that live in a namespace.
+func Inside(ns *hostnet.Namespace) ([]int, error) {
 	id, err := ns.Identity()
 	if err != nil {
 		return nil, err
@@ -130,8 +143,8 @@ func inside(ns *hostnet.Namespace) ([]int, error) {
 	return out, nil
 }
 
-// tail is the end of a log file, for errors.
-func tail(path string) string {
+// Tail is the end of a log file, for errors.
+func Tail(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
@@ -143,4 +156,5 @@ func tail(path string) string {
 	return strings.Join(lines[max(0, len(lines)-8):], "\n\t")
 }
 
-var errEnded = errors.New("it has ended")
+// ErrEnded says that a process has ended that was needed.
+var ErrEnded = errors.New("it has ended")

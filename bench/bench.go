@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"margay.dev/margay/bench/classify"
+	"margay.dev/margay/bench/control"
 	"margay.dev/margay/bench/forward"
 	"margay.dev/margay/bench/harness"
 	"margay.dev/margay/bench/idle"
@@ -45,7 +46,7 @@ var ruleSets embed.FS // arch:var embedded
 func scenarios() []harness.Scenario {
 	return []harness.Scenario{
 		forward.Scenario(), lookup.Scenario(), lookup.Labels(), classify.Scenario(ruleSets), policy.Scenario(), pods.Scenario(), pods.Scaling(), nodes.Scenario(),
-		latency.Scenario(), idle.Scenario(), veth.Scenario(), veth.Scaling(), outage.Restart(), outage.Reload(), outage.Handover(),
+		latency.Scenario(), idle.Scenario(), veth.Scenario(), veth.Scaling(), outage.Restart(), outage.Reload(), outage.Handover(), control.Scenario(),
 	}
 }
 

@@ -87,7 +87,7 @@ func TestScenariosAreThoseOfTheDesign(t *testing.T) {
 			t.Errorf("scenario %s says nothing of itself or cannot run", s.Name)
 		}
 	}
-	if got := strings.Join(names, " "); got != "graph fib label classifier policy pods-tcp pods-scaling nodes-tcp latency idle veth-forward scaling restart reload handover" {
+	if got := strings.Join(names, " "); got != "graph fib label classifier policy pods-tcp pods-scaling nodes-tcp latency idle veth-forward scaling restart reload handover control" {
 		t.Errorf("scenarios are %s", got)
 	}
 }

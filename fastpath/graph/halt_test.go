@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -77,12 +78,29 @@ func (q *txStuck) TxBurst(io *IO, v *Vector) int {
 	return q.loopQueue.TxBurst(io, v)
 }
 
+// lateQueue receives nothing until it is opened: whoever adds a port waits for workers
+// to go round, which one that is stuck does not.
+type lateQueue struct {
+	loopQueue
+	open atomic.Bool
+}
+
+func (q *lateQueue) RxBurst(io *IO, ms []Meta) int {
+	if !q.open.Load() {
+		return 0
+	}
+	return q.loopQueue.RxBurst(io, ms)
+}
+
 func TestHaltGivesUpAndTheEngineRunsOn(t *testing.T) {
 	e, a := engine(t, 2, passSpec(2))
 	stuck := &txStuck{inside: make(chan struct{}), leave: make(chan struct{})}
 	addPort(t, e, 2, stuck, &loopQueue{})
 	e.Start()
-	addPort(t, e, 1, &loopQueue{left: 1000}, &loopQueue{left: 1 << 60})
+	late := &lateQueue{loopQueue: loopQueue{left: 1000}}
+	addPort(t, e, 1, late, &loopQueue{left: 1 << 60})
+	late.open.Store(true)
+	e.Kick()
 	<-stuck.inside
 	why := errors.New("the other side is impatient")
 	ctx, cancel := context.WithCancelCause(context.Background())

@@ -293,6 +293,7 @@ func (n *tally) checkMeaning(t *testing.T, seed uint64) {
 	e := newEngine(t)
 	for _, ns := range c.namespaces {
 		e.add(ns)
+		e.add(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "robot"}})
 	}
 	for _, pod := range c.pods {
 		e.add(pod)

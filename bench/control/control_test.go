@@ -42,7 +42,11 @@ func TestEveryCaseIsMeasured(t *testing.T) {
 
 func TestWithoutProgramsTheReasonIsReported(t *testing.T) {
 	hostnettest.NeedRoot(t)
-	for name, r := range ran(t, filepath.Join(t.TempDir(), "none"), "") {
+	all := ran(t, filepath.Join(t.TempDir(), "none"), "")
+	if len(all) != 5 {
+		t.Errorf("%d cases are reported, want each of the 5", len(all))
+	}
+	for name, r := range all {
 		if r.Ours != nil || !strings.Contains(r.Why, "make build") {
 			t.Errorf("%s: %+v", name, r)
 		}

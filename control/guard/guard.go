@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync/atomic"
 
 	v1 "margay.dev/margay/api/dataplane/v1"
 	v3 "margay.dev/margay/api/v3"
@@ -48,7 +47,6 @@ type Guard struct {
 
 	refusals refusals
 	stats    Stats
-	told     atomic.Pointer[Stats] // as they were after the last Flush
 
 	options classifier.Options // of every compile
 	short   int                // rules of a list that is compiled at once rather than edited
@@ -150,8 +148,6 @@ func (g *Guard) Flush() *Update {
 	g.labels.Reclaim()
 	r.tell(changes.Conditions)
 	g.startFold()
-	stats := g.Stats()
-	g.told.Store(&stats)
 	return r.u
 }
 

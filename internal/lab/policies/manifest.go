@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
@@ -152,15 +151,6 @@ func (m Manifests) YAML() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Objects are the objects as JSON.
-func (m Manifests) Objects() []json.RawMessage {
-	out := make([]json.RawMessage, len(m)) // none is an empty list in a document
-	for i, one := range m {
-		out[i] = one.JSON
-	}
-	return out
-}
-
 func (m Manifests) at(key policy.Key) int {
 	return slices.IndexFunc(m, func(one Manifest) bool { return one.key == key })
 }
@@ -189,48 +179,4 @@ func (m Manifests) Add(more Manifests) (Manifests, error) {
 		}
 	}
 	return m.With(more), errors.Join(faults...)
-}
-
-// Without is these but for gone. It fails, and says all of them, if some of gone are
-// not there.
-func (m Manifests) Without(gone Manifests) (Manifests, error) {
-	out := slices.Clone(m)
-	var faults []error
-	for _, one := range gone {
-		i := out.at(one.key)
-		if i < 0 {
-			faults = append(faults, fmt.Errorf("%v is not there", one))
-			continue
-		}
-		out = slices.Delete(out, i, i+1)
-	}
-	return out, errors.Join(faults...)
-}
-
-// Find is the one object of a kind and a name, which may have its namespace and a
-// slash before it and need it if there are several. Upper and lower case of the
-// kind are the same.
-func (m Manifests) Find(kind, name string) (Manifests, error) {
-	var found Manifests
-	for _, one := range m {
-		if strings.EqualFold(one.Kind, kind) && (one.Name == name || one.Namespace+"/"+one.Name == name) {
-			found = append(found, one)
-		}
-	}
-	switch {
-	case len(found) == 0 && len(m) == 0:
-		return nil, fmt.Errorf("there is no %s %s: nothing was applied", kind, name)
-	case len(found) == 0:
-		return nil, fmt.Errorf("there is no %s %s, but %v", kind, name, strings.Join(m.names(), ", "))
-	case len(found) > 1:
-		return nil, fmt.Errorf("%s %s may be any of %s: name the namespace, as NAMESPACE/%s, or delete by -f", kind, name, strings.Join(found.names(), ", "), name)
-	}
-	return found, nil
-}
-
-func (m Manifests) names() (out []string) {
-	for _, one := range m {
-		out = append(out, one.String()+" of "+one.APIVersion)
-	}
-	return out
 }

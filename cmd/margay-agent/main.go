@@ -32,7 +32,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	c.SetVersionTemplate("{{.Version}}\n")
-	c.AddCommand(run(), etcd.Command())
+	c.AddCommand(run(), accept(), etcd.Command())
 	return c
 }
 

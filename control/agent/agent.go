@@ -2,7 +2,7 @@
 // the attachments of the node's workloads, says in the store what the node is, and
 // keeps the forwarder at what comes of all that.
 //
-//	Config ─► Agent ─┬─ store      followed, and written: the Node, conditions
+//	Config ─► Agent ─┬─ cluster    the store: followed, and written, if it is the one that is known
 //	                 ├─ attach     the socket for CNI plugins and the lab
 //	                 ├─ nodes      interfaces and addresses of the machine
 //	                 ├─ domains    addresses of names, from what endpoints are told
@@ -31,6 +31,7 @@ import (
 	agentv1 "margay.dev/margay/api/agent/v1"
 	dataplanev1 "margay.dev/margay/api/dataplane/v1"
 	"margay.dev/margay/control/attach"
+	"margay.dev/margay/control/cluster"
 	"margay.dev/margay/control/converge"
 	"margay.dev/margay/control/dataplane"
 	"margay.dev/margay/control/domains"
@@ -50,7 +51,7 @@ type Agent struct {
 	cfg   Config
 	log   *slog.Logger
 	lock  *lock
-	store datastore.Store
+	store *cluster.Trust
 	book  *attach.Book
 	core  *converge.Core
 
@@ -83,9 +84,11 @@ func New(cfg Config, log *slog.Logger) (a *Agent, err error) {
 	if a.book, err = attach.Open(filepath.Join(cfg.StateDir, "attachments")); err != nil {
 		return a, err
 	}
-	if a.store, err = connect.Open(cfg.Store); err != nil {
+	store, err := connect.Open(cfg.Store)
+	if err != nil {
 		return a, err
 	}
+	a.store = cluster.New(store, cfg.Trust(log))
 	listener, err := socket.Listen("unix", cfg.Socket)
 	if err != nil {
 		return a, err
@@ -96,13 +99,21 @@ func New(cfg Config, log *slog.Logger) (a *Agent, err error) {
 			return a, fmt.Errorf("listen for metrics: %w", err)
 		}
 	}
-	a.statusing = newWriter(cfg.Node, a.store, log)
+	a.statusing = newWriter(cfg.Node, a.store.Writer(), log)
 	a.kernel = &kernel{log: log}
 	a.openNames()
 	a.core = converge.New(converge.Options{
 		Node: cfg.Node, Book: a.book, Log: log, Kernel: a.kernel, Felix: cfg.Felix, Names: a.names, Report: a.statusing.report,
 	})
 	return a, nil
+}
+
+// Trust says by what the agent knows its store from others.
+func (c Config) Trust(log *slog.Logger) cluster.Options {
+	return cluster.Options{
+		Path: filepath.Join(c.StateDir, "store.json"), Where: c.Store.Where(), Replaced: c.Store.Folder != nil,
+		Version: version.Version(), Log: log,
+	}
 }
 
 // self is what the node says of itself.
@@ -133,13 +144,14 @@ func (a *Agent) Run(ctx context.Context) error {
 		})
 	}
 	part("follow the store", a.follow)
+	part("know the cluster", a.store.Run)
 	part("keep the forwarder", a.core.Run)
 	part("connect to the forwarder", a.connect)
 	part("watch the interfaces", a.watch)
 	part("register the node", a.register)
 	part("write conditions", a.statusing.run)
 	part("save addresses of names", a.saveNames)
-	part("undo what nobody confirms", (&pending.Keeper{Store: a.store, Log: a.log}).Run)
+	part("undo what nobody confirms", (&pending.Keeper{Store: a.store.Writer(), Log: a.log}).Run)
 	part("serve attachments", func(context.Context) error { return rpc.Serve(a.sockets) })
 	if a.metrics != nil {
 		part("serve metrics", func(context.Context) error { return web.Serve(a.metrics) })
@@ -280,6 +292,9 @@ func (a *Agent) register(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		if err := a.store.Wait(ctx); err != nil {
+			return err
+		}
 		self := a.self
 		l := a.cfg.local(all)
 		self.Own = append(self.Own, l.HostAddresses...)
@@ -289,7 +304,7 @@ func (a *Agent) register(ctx context.Context) error {
 			}
 		}
 		again = nil
-		if err := self.Register(ctx, a.store, all); err != nil && ctx.Err() == nil {
+		if err := self.Register(ctx, a.store.Writer(), all); err != nil && ctx.Err() == nil {
 			a.log.Warn("the node is not registered as it is", "again in", startTime, "error", err)
 			again = time.After(startTime)
 		}

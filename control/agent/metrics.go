@@ -91,6 +91,18 @@ func resyncState(s *converge.Stats) float64 {
 	return resyncWaiting
 }
 
+// refusing shows whether the store is believed.
+func (a *Agent) refusing() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "margay_agent_store_refused", Help: "1: the store is another one than the node has followed, and nothing is taken from it; readiness says why.",
+	}, func() float64 {
+		if a.store.Refused() != nil {
+			return 1
+		}
+		return 0
+	})
+}
+
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, m := range c.metrics {

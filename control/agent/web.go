@@ -22,7 +22,7 @@ const askTime = 10 * time.Second
 func (a *Agent) web() *http.Server {
 	mux := http.NewServeMux()
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), a.collector())
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), a.collector(), a.refusing())
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.Handle("/liveness", answer(a.alive))
 	mux.Handle("/readiness", answer(a.ready))
@@ -56,9 +56,12 @@ func (a *Agent) alive(ctx context.Context) error {
 // ready tells whether the node is at what the store says.
 func (a *Agent) ready(ctx context.Context) error {
 	s, err := a.ask(ctx)
+	refused := a.store.Refused()
 	switch {
 	case err != nil:
 		return err
+	case refused != nil:
+		return fmt.Errorf("the store is not believed: %w", refused)
 	case !s.Synced:
 		return errors.New("the store has not told all that it holds")
 	case s.Held:

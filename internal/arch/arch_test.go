@@ -69,6 +69,7 @@ func TestEveryRuleCanFail(t *testing.T) {
 		"what a node is sent is calculated without the machine":                {"control/converge", "./internal/hostnet", "./control/guard"},
 		"settings and limits stand below resources":                            {"api/v3/felix", "./api/v3", "./api/selector"},
 		"a change is undone by the store alone":                                {"control/pending", "./datastore/etcd", "./datastore"},
+		"a store is believed for what it says, not for what it is":             {"control/cluster", "./datastore/etcd", "./datastore"},
 		"objects are worked on without a forwarder":                            {"cmd/margayctl/resources", "./api/dataplane/v1", "./datastore/connect"},
 		"a difference is calculated, not asked":                                {"cmd/margayctl/preview", "./datastore", "./policy/oracle"},
 		"verdicts are shown from answers alone":                                {"cmd/margayctl/verdicts", "./fastpath/flow", "./internal/render"},

@@ -158,6 +158,11 @@ func operators() []Rule {
 			Why:    "who has locked himself out is let in whatever has become of his forwarder, and whichever store it is",
 		},
 		{
+			Name: "a store is believed for what it says, not for what it is", In: []string{"control/cluster"}, Reach: true,
+			Forbid: []string{"./fastpath", "./classifier", "./forwarder", "./policy", "./internal/hostnet", "./datastore/etcd", "./datastore/file"},
+			Why:    "every driver names its store; who judges that needs neither the driver nor what comes of the objects",
+		},
+		{
 			Name: "objects are worked on without a forwarder", In: []string{"cmd/margayctl/resources"},
 			Forbid: []string{"./fastpath", "./classifier", "./forwarder", "./api/dataplane", "google.golang.org/grpc"},
 			Why:    "a store is reached from machines that forward nothing",

@@ -16,6 +16,7 @@ import (
 	"margay.dev/margay/control/cluster"
 	"margay.dev/margay/datastore"
 	"margay.dev/margay/datastore/connect"
+	"margay.dev/margay/datastore/contract/wire"
 	"margay.dev/margay/datastore/embedded"
 	"margay.dev/margay/datastore/etcd"
 	"margay.dev/margay/datastore/file"
@@ -154,4 +155,42 @@ func TestAnotherFolder(t *testing.T) {
 	h.registered()
 	eventually(t, "it is ready", func() bool { return page(t, a, "/readiness") == "ok\n" })
 	eventually(t, "the cluster is the same", func() bool { is := h.follows(); return is.Store != first.Store && is.Cluster == first.Cluster })
+}
+
+// While an etcd is slow the agent is slow, and while it says nothing what was told
+// stays in force; what was missed follows.
+func TestSlowEtcd(t *testing.T) {
+	dir := t.TempDir()
+	cfg := embedded.Default()
+	socket := filepath.Join(dir, "s")
+	cfg.Dir, cfg.Listen, cfg.NoSync = filepath.Join(dir, "data"), []string{"unix://" + socket}, true
+	server, err := embedded.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	w := wire.Lay(t, socket)
+	w.Set(wire.Slow)
+	client := etcd.Config{Endpoints: []string{w.Endpoint}}
+	client.Timeout.Duration, client.Heartbeat.Duration = startTime/10, startTime/50
+	h := newHouse(t, connect.Config{Etcd: &client}, func() (datastore.Store, error) { return etcd.Open(etcd.Config{Endpoints: cfg.Listen}) })
+	a := h.run()
+	h.apply(objects)
+	h.attach("ann")
+	h.registered()
+	h.follows()
+	eventually(t, "it is ready", func() bool { return page(t, a, "/readiness") == "ok\n" })
+	before := h.f.Generation()
+	w.Set(wire.Still)
+	h.apply(strings.ReplaceAll(objects, "name: web", "name: later"))
+	eventually(t, "it says that the store is away", func() bool { return strings.Contains(page(t, a, "/readiness"), "does not answer") })
+	if e := h.f.endpoint("shop/ann"); e == nil || len(e.Ingress) != 1 || h.f.Generation() != before {
+		t.Errorf("the forwarder has %+v, generation %d after %d", e, h.f.Generation(), before)
+	}
+	w.Set(wire.Slow)
+	eventually(t, "what was missed is in force", func() bool { return h.f.Generation() > before && page(t, a, "/readiness") == "ok\n" })
+	w.Set(wire.Still)
+	if err := h.stop(); err != nil {
+		t.Errorf("it ends with %v", err)
+	}
 }

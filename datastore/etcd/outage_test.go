@@ -125,7 +125,13 @@ func TestOutages(t *testing.T) {
 	dir := t.TempDir()
 	data, socket := filepath.Join(dir, "data"), filepath.Join(dir, "etcd.sock")
 	p := follow(t, openFor(t, "unix://"+socket, "/o", 500*time.Millisecond))
-	p.until(t, "it is told that there is none", func() bool { return len(p.lost) > 0 && errors.Is(p.lost[0], datastore.ErrUnavailable) })
+	p.until(t, "it is told that there is none", func() bool { return len(p.lost) > 0 })
+	p.mu.Lock()
+	first := p.lost[0]
+	p.mu.Unlock()
+	if !errors.Is(first, datastore.ErrUnavailable) || !strings.Contains(first.Error(), "no such file") {
+		t.Errorf("where there is no socket: %v", first)
+	}
 	endpoint, stop := serve(t, data, socket)
 	p.until(t, "it is in sync", func() bool { return p.synced > 0 })
 	s := open(t, endpoint, "/o")

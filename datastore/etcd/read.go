@@ -44,7 +44,7 @@ func (s *Store) get(ctx context.Context, op string, key datastore.Key) (*mvccpb.
 	defer cancel()
 	r, err := s.client.Get(ask, s.path(key))
 	if err != nil {
-		return nil, fail(ctx, what, err)
+		return nil, s.fail(ctx, what, err)
 	}
 	if len(r.Kvs) == 0 {
 		return nil, fmt.Errorf("%s: %w", what, datastore.ErrNotFound)
@@ -97,7 +97,7 @@ func (s *Store) page(ctx context.Context, from, end string, at int64) ([]*mvccpb
 	defer cancel()
 	r, err := s.client.Get(ask, from, clientv3.WithRange(end), clientv3.WithRev(at), clientv3.WithLimit(pageSize))
 	if err != nil {
-		return nil, false, fail(ctx, "list "+from, err)
+		return nil, false, s.fail(ctx, "list "+from, err)
 	}
 	return r.Kvs, r.More && len(r.Kvs) > 0, nil
 }
@@ -109,7 +109,7 @@ func (s *Store) now(ctx context.Context) (at int64, name string, err error) {
 	defer cancel()
 	r, err := s.client.Get(ask, s.name)
 	if err != nil {
-		return 0, "", fail(ctx, "ask etcd for its revision", err)
+		return 0, "", s.fail(ctx, "ask etcd for its revision", err)
 	}
 	if len(r.Kvs) > 0 {
 		name = strings.ToValidUTF8(string(r.Kvs[0].Value), "?")

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,9 +35,9 @@ type authority struct {
 	file string
 }
 
-// pair makes a certificate that is signed by parent, or by itself, and gives its
-// files.
-func pair(t *testing.T, dir, name string, parent *authority) (*authority, string) {
+// pair makes a certificate that is signed by parent, or by itself, with something
+// changed in it, and gives its files.
+func pair(t *testing.T, dir, name string, parent *authority, change ...func(*x509.Certificate)) (*authority, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -47,6 +49,9 @@ func pair(t *testing.T, dir, name string, parent *authority) (*authority, string
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		IsCA:        parent == nil, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	for _, alter := range change {
+		alter(c)
 	}
 	signer, by := c, key
 	if parent != nil {
@@ -83,14 +88,49 @@ func free(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// Over TLS the store is for those whose certificate it knows, and who knows it.
+// presenting is who shows a certificate to all who connect, and does nothing else.
+func presenting(t *testing.T, certFile, keyFile string) (endpoint string) {
+	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.(*tls.Conn).Handshake() // the other side may not like it
+			_ = c.Close()
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	return "https://" + l.Addr().String()
+}
+
+// Over TLS the store is for those whose certificate it knows, and who knows it; all
+// others are told why not.
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
+	expired := func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	}
 	ca, _ := pair(t, dir, "ca", nil)
 	strangers, _ := pair(t, dir, "strangers", nil)
 	server, serverKey := pair(t, dir, "server", ca)
 	client, clientKey := pair(t, dir, "client", ca)
+	former, formerKey := pair(t, dir, "former", ca, expired)
 	stranger, strangerKey := pair(t, dir, "stranger", strangers)
+	old, oldKey := pair(t, dir, "old", ca, expired)
+	other, otherKey := pair(t, dir, "other", ca, func(c *x509.Certificate) {
+		c.IPAddresses, c.DNSNames = []net.IP{net.IPv4(10, 0, 0, 1), net.ParseIP("fd00::1")}, []string{"etcd.example"}
+	})
+	person, personKey := pair(t, dir, "person", ca, func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[1:] })
 	port := free(t)
 	cfg := embedded.Default()
 	cfg.Dir, cfg.NoSync = filepath.Join(dir, "data"), true
@@ -100,27 +140,36 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	us := func(endpoints ...string) etcd.Config {
+		return etcd.Config{Endpoints: endpoints, CAFile: ca.file, CertFile: client.file, KeyFile: clientKey}
+	}
 	for name, tt := range map[string]struct {
-		cfg etcd.Config
-		ok  bool
+		cfg  etcd.Config
+		says string // part of the error; "" for none
 	}{
-		"one of us":                {etcd.Config{Endpoints: cfg.Listen[:1], CAFile: ca.file, CertFile: client.file, KeyFile: clientKey}, true},
-		"one of us over IPv6":      {etcd.Config{Endpoints: cfg.Listen[1:], CAFile: ca.file, CertFile: client.file, KeyFile: clientKey}, true},
-		"without a certificate":    {etcd.Config{Endpoints: cfg.Listen, CAFile: ca.file}, false},
-		"a stranger":               {etcd.Config{Endpoints: cfg.Listen, CAFile: ca.file, CertFile: stranger.file, KeyFile: strangerKey}, false},
-		"to whom it is a stranger": {etcd.Config{Endpoints: cfg.Listen, CAFile: strangers.file, CertFile: client.file, KeyFile: clientKey}, false},
-		"without TLS":              {etcd.Config{Endpoints: []string{strings.Replace(cfg.Listen[0], "https", "http", 1)}}, false},
+		"one of us":                 {us(cfg.Listen[0]), ""},
+		"one of us over IPv6":       {us(cfg.Listen[1]), ""},
+		"without a certificate":     {etcd.Config{Endpoints: cfg.Listen, CAFile: ca.file}, "certificate required"},
+		"a stranger":                {etcd.Config{Endpoints: cfg.Listen, CAFile: ca.file, CertFile: stranger.file, KeyFile: strangerKey}, "tls: "},
+		"one of us once":            {etcd.Config{Endpoints: cfg.Listen, CAFile: ca.file, CertFile: former.file, KeyFile: formerKey}, "tls: "},
+		"to whom it is a stranger":  {etcd.Config{Endpoints: cfg.Listen, CAFile: strangers.file, CertFile: client.file, KeyFile: clientKey}, "unknown authority"},
+		"without TLS":               {etcd.Config{Endpoints: []string{strings.Replace(cfg.Listen[0], "https", "http", 1)}}, "no connection to etcd at http://"},
+		"at one that has expired":   {us(presenting(t, old.file, oldKey)), "expired"},
+		"at one of another name":    {us(presenting(t, other.file, otherKey)), "10.0.0.1, fd00::1, not 127.0.0.1"},
+		"at one that is no server":  {us(presenting(t, person.file, personKey)), "incompatible key usage"},
+		"at one of other authority": {us(presenting(t, stranger.file, strangerKey)), "unknown authority"},
 	} {
 		tt.cfg.Timeout = metav1.Duration{Duration: 500 * time.Millisecond}
-		if tt.ok {
+		if tt.says == "" {
 			tt.cfg.Timeout.Duration = 20 * time.Second
 		}
 		c, err := etcd.Open(tt.cfg)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if _, err := c.List(t.Context(), datastore.Scope{}); tt.ok != (err == nil) || err != nil && !errors.Is(err, datastore.ErrUnavailable) {
-			t.Errorf("%s: %v", name, err)
+		_, err = c.List(t.Context(), datastore.Scope{})
+		if (tt.says == "") != (err == nil) || err != nil && (!errors.Is(err, datastore.ErrUnavailable) || !strings.Contains(err.Error(), tt.says)) {
+			t.Errorf("%s: %v does not say %q", name, err, tt.says)
 		}
 		if err := c.Close(); err != nil {
 			t.Error(err)

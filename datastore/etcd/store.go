@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -21,11 +22,15 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	v3 "margay.dev/margay/api/v3"
 	"margay.dev/margay/datastore"
 )
+
+// askTime is how long it may take to learn why there is no connection.
+const askTime = 100 * time.Millisecond
 
 // noNamespace stands where a key has none.
 const noNamespace = "-"
@@ -160,7 +165,34 @@ func parse(r datastore.Revision) (at int64, name string, err error) {
 	return at, name, nil
 }
 
-// fail says in the words of a store what went wrong.
+// fail says in the words of a store what went wrong; of a request that has waited for a
+// connection in vain, why there is none.
+func (s *Store) fail(ctx context.Context, what string, err error) error {
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		if why := s.unconnected(ctx); why != "" {
+			return fmt.Errorf("%s: %w: no connection to %s: %s", what, datastore.ErrUnavailable, s.cfg.Where(), why)
+		}
+	}
+	return fail(ctx, what, err)
+}
+
+// unconnected is why there is no connection; "" if there is one, or nobody knows. A
+// request that does not wait for one is told.
+func (s *Store) unconnected(ctx context.Context) string {
+	conn := s.client.ActiveConnection()
+	if conn.GetState() == connectivity.Ready {
+		return ""
+	}
+	ask, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	_, err := etcdserverpb.NewKVClient(conn).Range(ask, &etcdserverpb.RangeRequest{Key: []byte(s.name), CountOnly: true}, grpc.WaitForReady(false))
+	if status.Code(err) != codes.Unavailable {
+		return ""
+	}
+	return status.Convert(err).Message()
+}
+
+// fail is the same without a connection to ask.
 func fail(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w: %w", what, datastore.ErrUnavailable, context.Cause(ctx))

@@ -59,7 +59,7 @@ func (w *watch) run(ctx context.Context, at int64) error {
 		clientv3.WithCreatedNotify(), clientv3.WithProgressNotify())
 	for r := range stream {
 		if err := r.Err(); err != nil {
-			return fail(ctx, "follow etcd", err)
+			return w.fail(ctx, "follow etcd", err)
 		}
 		w.notice(r.Header.GetRevision())
 		switch {

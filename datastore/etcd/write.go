@@ -111,7 +111,7 @@ func (s *Store) put(ctx context.Context, op string, o v3.Object, holds clientv3.
 		clientv3.OpTxn([]clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(s.name), "=", 0)}, []clientv3.Op{clientv3.OpPut(s.name, rand.Text())}, nil),
 	).Commit()
 	if err != nil {
-		return nil, fail(ctx, fmt.Sprintf("%s %v", op, key), err)
+		return nil, s.fail(ctx, fmt.Sprintf("%s %v", op, key), err)
 	}
 	if !r.Succeeded {
 		return nil, fmt.Errorf("%s %v: %w", op, key, otherwise)
@@ -135,7 +135,7 @@ func (s *Store) Delete(ctx context.Context, key datastore.Key, only datastore.Pr
 		r, err := s.client.Txn(ask).If(clientv3.Compare(clientv3.ModRevision(s.path(key)), "=", kv.ModRevision)).Then(clientv3.OpDelete(s.path(key))).Commit()
 		cancel()
 		if err != nil {
-			return fail(ctx, fmt.Sprintf("delete %v", key), err)
+			return s.fail(ctx, fmt.Sprintf("delete %v", key), err)
 		}
 		if r.Succeeded {
 			return nil

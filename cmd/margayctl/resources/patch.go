@@ -25,26 +25,45 @@ func (t *Tool) patch() *cobra.Command {
 	var within time.Duration
 	cmd := t.Stored(&cobra.Command{
 		Use: "patch KIND NAME -p PATCH", Short: "Change fields of an object", Args: cobra.RangeArgs(1, 2), ValidArgsFunction: complete,
-		Long: `Change an object's fields to those of a patch, in JSON or YAML (RFC 7386): what
-is null is taken out, a list takes the place of the whole list. strategic and
-merge are the same, as for all kinds without rules of their own.` + confirmHelp,
-		Example: `  margayctl patch tier platform -p '{"spec":{"order":50}}'`,
+		Long: `Change an object, by a patch in JSON or YAML.
+
+strategic and merge give fields to it (RFC 7386): what is null is taken out, a list
+takes the place of the whole list. They are the same, as for all kinds without rules
+of their own. json is a list of operations (RFC 6902), which are made in their order,
+all or none: add, remove, replace, move, copy, and test, which fails where a value is
+another.` + confirmHelp,
+		Example: `  margayctl patch tier platform -p '{"spec":{"order":50}}'
+  margayctl patch np web -n shop -t json -p '[{"op":"add","path":"/spec/ingress/0","value":{"action":"Log"}}]'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if kind != "strategic" && kind != "merge" {
-				return fmt.Errorf("type of patch is %q, want strategic or merge", kind)
+			edit, err := readPatch(kind, text)
+			if err != nil {
+				return err
 			}
-			var patch map[string]any
-			if err := yaml.Unmarshal([]byte(text), &patch); err != nil || patch == nil {
-				return fmt.Errorf("patch is %q, want an object of fields in JSON or YAML", text)
-			}
-			return t.change(cmd, args, within, "patched", func(o v3.Object) (v3.Object, error) { return patched(o, patch) })
+			return t.change(cmd, args, within, "patched", func(o v3.Object) (v3.Object, error) { return patched(o, edit) })
 		},
 	})
 	t.namespaced(cmd)
 	confirmable(cmd, &within)
-	cmd.Flags().StringVarP(&text, "patch", "p", "", "the fields to change, as JSON or YAML")
-	cmd.Flags().StringVarP(&kind, "type", "t", "strategic", "strategic or merge")
+	cmd.Flags().StringVarP(&text, "patch", "p", "", "what to change, as JSON or YAML")
+	cmd.Flags().StringVarP(&kind, "type", "t", "strategic", "strategic, merge or json")
+	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions([]string{"strategic", "merge", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// readPatch reads a patch of some type: what it makes of an object's fields.
+func readPatch(kind, text string) (edit func(fields any) (any, error), err error) {
+	switch kind {
+	case "json":
+		patch, err := readOperations(text)
+		return patch.apply, err
+	case "strategic", "merge":
+		var patch map[string]any
+		if err := yaml.Unmarshal([]byte(text), &patch); err != nil || patch == nil {
+			return nil, fmt.Errorf("patch is %q, want an object of fields in JSON or YAML", text)
+		}
+		return func(fields any) (any, error) { return merge(fields.(map[string]any), patch), nil }, nil
+	}
+	return nil, fmt.Errorf("type of patch is %q, want strategic, merge or json", kind)
 }
 
 // change writes what a function makes of the one object that a command line names,
@@ -58,46 +77,52 @@ func (t *Tool) change(cmd *cobra.Command, args []string, within time.Duration, p
 		return err
 	}
 	return t.With(cmd.Context(), func(ctx context.Context, s datastore.Store) error {
-		err := t.begin(ctx, s, within, keys)
+		begun := false
 		for range changeTries {
+			o, err := s.Get(ctx, keys[0])
 			if err != nil {
 				return err
 			}
-			var o v3.Object
-			if o, err = s.Get(ctx, keys[0]); err != nil {
-				return err
+			if o, err = to(o); err == nil {
+				o, err = datastore.Admit(o)
 			}
-			if o, err = to(o); err != nil {
-				return fmt.Errorf("%v: %w", keys[0], err)
+			if err != nil {
+				fmt.Fprintln(t.Err, about(keys[0].String(), err))
+				return ErrTold
+			}
+			if !begun { // what cannot be made needs no undoing
+				if err := t.begin(ctx, s, within, keys); err != nil {
+					return err
+				}
+				begun = true
 			}
 			_, err = s.Update(ctx, o)
 			if err == nil {
 				fmt.Fprintf(t.Out, "%v %s\nSuccessfully %s 1 '%s' resource(s)\n", keys[0], past, past, keys[0].Kind)
-				return nil
 			}
-			if errors.Is(err, datastore.ErrConflict) {
-				err = nil
+			if !errors.Is(err, datastore.ErrConflict) {
+				return err
 			}
 		}
-		if err == nil {
-			err = fmt.Errorf("%v: %w", keys[0], datastore.ErrConflict)
-		}
-		return err
+		return fmt.Errorf("%v: %w", keys[0], datastore.ErrConflict)
 	})
 }
 
-// patched is an object with fields of a patch. It stays the same object.
-func patched(o v3.Object, patch map[string]any) (v3.Object, error) {
+// patched is an object as a patch has it. It stays the same object.
+func patched(o v3.Object, edit func(fields any) (any, error)) (v3.Object, error) {
 	key := datastore.KeyOf(o)
 	text, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
-	var fields map[string]any
+	var fields any
 	if err := json.Unmarshal(text, &fields); err != nil {
 		return nil, err
 	}
-	if text, err = json.Marshal(merge(fields, patch)); err != nil {
+	if fields, err = edit(fields); err != nil {
+		return nil, fmt.Errorf("patch: %w", err)
+	}
+	if text, err = json.Marshal(fields); err != nil {
 		return nil, err
 	}
 	after, err := v3.DecodeJSON(text)
@@ -132,11 +157,13 @@ func merge(into, patch map[string]any) map[string]any {
 // label changes labels of one object.
 func (t *Tool) label() *cobra.Command {
 	var overwrite, remove bool
+	var within time.Duration
 	cmd := t.Stored(&cobra.Command{
 		Use: "label KIND NAME KEY=VALUE...", Short: "Change labels of an object", Args: cobra.MinimumNArgs(3), ValidArgsFunction: complete,
+		Long:    "Give labels to an object, or take them away. Policies pick endpoints by these." + confirmHelp,
 		Example: "  margayctl label node node-1 rack=a --overwrite\n  margayctl label node node-1 rack --remove",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.change(cmd, args[:2], 0, "labelled", func(o v3.Object) (v3.Object, error) {
+			return t.change(cmd, args[:2], within, "labelled", func(o v3.Object) (v3.Object, error) {
 				labels := o.GetLabels()
 				if labels == nil {
 					labels = make(map[string]string)
@@ -152,6 +179,7 @@ func (t *Tool) label() *cobra.Command {
 		},
 	})
 	t.namespaced(cmd)
+	confirmable(cmd, &within)
 	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "also labels that have another value")
 	cmd.Flags().BoolVar(&remove, "remove", false, "take labels away: name them without values")
 	return cmd

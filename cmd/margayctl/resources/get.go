@@ -2,22 +2,16 @@ package resources
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
 
 	v3 "margay.dev/margay/api/v3"
 	"margay.dev/margay/datastore"
-	"margay.dev/margay/internal/render"
 )
-
-// formats are the words of -o; the first is what is printed without one.
-var formats = [...]string{"ps", "table", "wide", "yaml", "json", "name"}
 
 // get shows objects.
 func (t *Tool) get() *cobra.Command {
@@ -30,13 +24,22 @@ func (t *Tool) get() *cobra.Command {
 
 KIND is singular, plural or short, in any case: networkpolicy, NetworkPolicies, np.
 -o yaml and json print what can be applied again; with --export without what the
-store alone says of it. What is stored and cannot be used is told.`,
-		Example: "  margayctl get tiers\n  margayctl get np -A -o wide\n  margayctl get gnp deny-all -o yaml --export",
+store alone says of it. -o custom-columns=NAME,ORDER is a table of these columns, of
+those of -o wide. -o go-template=TEXT and go-template-file=FILE print what a template
+of Go makes of a list: each object that is named, or one list for each kind, with its
+objects in Items; join VALUES SEPARATOR is what there is beside Go's own functions.
+What is stored and cannot be used is told.`,
+		Example: `  margayctl get tiers
+  margayctl get np -A -o wide
+  margayctl get gnp deny-all -o yaml --export
+  margayctl get nodes -o custom-columns=NAME,IPV4
+  margayctl get gns -o go-template='{{range .}}{{range .Items}}{{.Name}} {{join .Spec.Nets " "}}{{"\n"}}{{end}}{{end}}'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !slices.Contains(formats[:], output) {
-				return fmt.Errorf("output format is %q, want ps, wide, yaml, json or name", output)
-			}
 			kinds, keys, err := t.wanted(&m, args)
+			if err != nil {
+				return err
+			}
+			f, err := readFormat(output, kinds)
 			if err != nil {
 				return err
 			}
@@ -45,7 +48,7 @@ store alone says of it. What is stored and cannot be used is told.`,
 				if export {
 					bare(objects)
 				}
-				if err2 := t.print(objects, kinds, len(keys) == 1, output); err2 != nil {
+				if err2 := t.print(f, listing{objects, kinds, len(keys)}); err2 != nil {
 					return err2
 				}
 				return err
@@ -56,9 +59,9 @@ store alone says of it. What is stored and cannot be used is told.`,
 	t.namespaced(cmd)
 	f := cmd.Flags()
 	f.BoolVarP(&t.all, "all-namespaces", "A", false, "of all namespaces")
-	f.StringVarP(&output, "output", "o", formats[0], "ps (a table), wide, yaml, json or name")
+	f.StringVarP(&output, "output", "o", "ps", wantFormat)
 	f.BoolVar(&export, "export", false, "without what the store alone says of objects")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats[:], cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
 	return cmd
 }
 
@@ -141,76 +144,4 @@ func bare(objects []v3.Object) {
 		*o.Conditions() = nil
 		objects[i] = o
 	}
-}
-
-// print writes objects; one that was named stands by itself, others in a list.
-func (t *Tool) print(objects []v3.Object, kinds []v3.Kind, single bool, output string) error {
-	switch output {
-	case "yaml", "json":
-		return t.document(objects, kinds, single, output == "yaml")
-	case "name":
-		for _, o := range objects {
-			key := datastore.KeyOf(o)
-			fmt.Fprintf(t.Out, "%s/%s\n", key.Kind, key.Name)
-		}
-		return nil
-	}
-	for i, k := range kinds {
-		if i > 0 {
-			fmt.Fprintln(t.Out)
-		}
-		heads, cells := columns(k, output == "wide")
-		if k.Namespaced && t.all {
-			heads = append([]string{"NAMESPACE"}, heads...)
-		}
-		table := render.NewTable(heads...)
-		for _, o := range objects {
-			if datastore.KeyOf(o).Kind != k.Name {
-				continue
-			}
-			row := cells(o)
-			if k.Namespaced && t.all {
-				row = append([]string{o.GetNamespace()}, row...)
-			}
-			table.Row(row...)
-		}
-		if err := table.Write(t.Out); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// list is what several objects are printed as.
-type list struct {
-	APIVersion string      `json:"apiVersion"`
-	Kind       string      `json:"kind"`
-	Items      []v3.Object `json:"items"`
-}
-
-// document writes objects as they can be applied again.
-func (t *Tool) document(objects []v3.Object, kinds []v3.Kind, single, asYAML bool) error {
-	var what any
-	switch {
-	case single && len(objects) == 0:
-		return nil
-	case single:
-		what = objects[0]
-	case len(kinds) == 1:
-		what = list{v3.Group + "/" + v3.Version, kinds[0].Name + "List", append([]v3.Object{}, objects...)}
-	default:
-		what = list{"v1", "List", append([]v3.Object{}, objects...)}
-	}
-	text, err := json.MarshalIndent(what, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write objects: %w", err)
-	}
-	text = append(text, '\n')
-	if asYAML {
-		if text, err = yaml.JSONToYAML(text); err != nil {
-			return fmt.Errorf("write objects: %w", err)
-		}
-	}
-	_, err = t.Out.Write(text)
-	return err
 }

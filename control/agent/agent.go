@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ import (
 	"margay.dev/margay/control/converge"
 	"margay.dev/margay/control/dataplane"
 	"margay.dev/margay/control/domains"
+	"margay.dev/margay/control/felix"
 	"margay.dev/margay/control/hosts"
 	"margay.dev/margay/control/network"
 	"margay.dev/margay/control/nodes"
@@ -99,21 +101,23 @@ func New(cfg Config, log *slog.Logger) (a *Agent, err error) {
 			return a, fmt.Errorf("listen for metrics: %w", err)
 		}
 	}
-	a.statusing = newWriter(cfg.Node, a.store.Writer(), log)
-	a.kernel = &kernel{log: log}
+	a.statusing = newWriter(cfg.Node, a.store, log)
+	a.kernel = &kernel{log: log, words: &hosts.Words{}}
 	a.openNames()
 	a.core = converge.New(converge.Options{
-		Node: cfg.Node, Book: a.book, Log: log, Kernel: a.kernel, Felix: cfg.Felix, Names: a.names, Report: a.statusing.report,
+		Node: cfg.Node, Book: a.book, Log: log, Kernel: a.kernel, Words: a.kernel.words, Felix: a.settings(), Names: a.names, Report: a.statusing.report,
 	})
 	return a, nil
 }
 
-// Trust says by what the agent knows its store from others.
-func (c Config) Trust(log *slog.Logger) cluster.Options {
-	return cluster.Options{
-		Path: filepath.Join(c.StateDir, "store.json"), Where: c.Store.Where(), Replaced: c.Store.Folder != nil,
-		Version: version.Version(), Log: log,
+// settings are those that are said on the node itself. What cannot be used is told,
+// and has its built-in value, as in Felix.
+func (a *Agent) settings() felix.Local {
+	local, faults := felix.OnNode(os.Environ(), a.cfg.Felix)
+	for _, f := range faults {
+		a.log.Error("a setting of the environment cannot be used", "variable", f.Variable, "error", f.Err)
 	}
+	return local
 }
 
 // self is what the node says of itself.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
 
 	agentv1 "margay.dev/margay/api/agent/v1"
@@ -143,6 +144,11 @@ func (c Config) Validate() error {
 	}
 	c.validateDevices(bad)
 	c.Address.validate(bad)
+	if c.Felix != nil {
+		for _, fault := range c.Felix.Validate(field.NewPath("felix")) {
+			errs = append(errs, fault)
+		}
+	}
 	if err := c.Log.Validate(); err != nil {
 		errs = append(errs, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"margay.dev/margay/api/v3/felix"
 	"margay.dev/margay/config"
 	"margay.dev/margay/datastore/connect"
 	"margay.dev/margay/datastore/etcd"
@@ -55,6 +56,8 @@ func TestValidateTellsEveryFault(t *testing.T) {
 		Uplinks: []Uplink{{Device: "eth0", MTU: 99999}, {Device: "eth0", Queues: 257}, {Device: "", Port: "a b"}},
 		Address: Address{IPv4: "fd00::1", IPv6: "10.0.0.1/24", IPv4Method: "by-luck", IPv6Method: "interface=("}, Log: config.Log{Format: "xml", Level: "loud"},
 	}
+	c.Felix = &felix.Settings{}
+	c.Felix.DefaultEndpointToHostAction = "Allow"
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("all of it is wrong, and it is accepted")
@@ -62,7 +65,7 @@ func TestValidateTellsEveryFault(t *testing.T) {
 	for _, want := range []string{
 		`node is "N 1"`, "store: etcd and folder are given", "etcd: endpoints[0]", "folder: dir is", `forwarder is "here"`, "socket is", `stateDir is "there"`, "metrics is",
 		`hostPort.device is "a/b"`, "hostPort.mtu is 1", "hostPort.addresses[1]", "hostPort.addresses[2]", "hostPort.addresses[3]", "uplinks[0].mtu is 99999", "uplinks[1].device is", "uplinks[1].queues is 257",
-		`uplinks[2].device is ""`, `uplinks[2].port is "a b"`, `address.ipv4 is "fd00::1"`, "address.ipv4Method is", "address.ipv6 is", "address.ipv6Method is", "log.format is", "log.level is",
+		`uplinks[2].device is ""`, `uplinks[2].port is "a b"`, `address.ipv4 is "fd00::1"`, "address.ipv4Method is", "address.ipv6 is", "address.ipv6Method is", "log.format is", "log.level is", "felix.defaultEndpointToHostAction",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not told in:\n%v", want, err)

@@ -6,13 +6,15 @@ import (
 	"log/slog"
 	"sync"
 
+	"margay.dev/margay/control/hosts"
 	"margay.dev/margay/dataplane/nft"
 )
 
 // kernel is the nftables of the machine, opened when it is wanted first: a machine
 // without host endpoints needs none.
 type kernel struct {
-	log *slog.Logger
+	log   *slog.Logger
+	words *hosts.Words
 
 	mu    sync.Mutex
 	table *nft.Table
@@ -38,7 +40,7 @@ func (k *kernel) open() (*nft.Table, error) {
 	if k.table != nil {
 		return k.table, nil
 	}
-	table, err := nft.Open(nft.Options{Repaired: func(err error) {
+	table, err := nft.Open(nft.Options{Comment: k.words.Comment, Prefix: k.words.Prefix, Repaired: func(err error) {
 		k.log.Warn("somebody else has changed our nftables, which are written anew", "error", err)
 	}})
 	if err != nil {

@@ -23,10 +23,10 @@ import (
 
 	v1 "margay.dev/margay/api/dataplane/v1"
 	v3 "margay.dev/margay/api/v3"
-	"margay.dev/margay/api/v3/felix"
 	"margay.dev/margay/control/attach"
 	"margay.dev/margay/control/dataplane"
 	"margay.dev/margay/control/domains"
+	"margay.dev/margay/control/felix"
 	"margay.dev/margay/control/guard"
 	"margay.dev/margay/control/hosts"
 	"margay.dev/margay/control/network"
@@ -48,7 +48,8 @@ type Options struct {
 	Book   *attach.Book
 	Log    *slog.Logger
 	Kernel Kernel          // judges what is the node's own; nil: nobody does
-	Felix  *felix.Settings // of the node's configuration file, above all others; may be nil
+	Words  *hosts.Words    // comes to know the rules that the kernel has; nil: nobody asks
+	Felix  felix.Local     // what is said of settings on the node itself, above all others
 	Names  *domains.Keeper // learns addresses of names of hosts; nil: nobody does, and they have none
 	// Report is called by the goroutine of Run when what is to be said of an object
 	// changes, which it may read; it must not wait.
@@ -119,6 +120,9 @@ type inbox struct {
 
 // New makes a Core that knows nothing yet.
 func New(o Options) *Core {
+	if o.Words == nil {
+		o.Words = &hosts.Words{}
+	}
 	if o.Report == nil {
 		o.Report = func(datastore.Key, v3.Object, Report) {}
 	}
@@ -181,7 +185,7 @@ func (c *Core) begin() {
 		c.folds = append(c.folds, c.guard.Folding())
 	}
 	c.guard, c.network = guard.New(c.Node), network.New(c.Node)
-	c.hosts = hosts.New(c.Node, c.guard.Sets)
+	c.hosts = hosts.New(c.Node, c.guard.Sets, c.guard.Rule, c.Words)
 	c.whole, c.dirty = true, true
 	c.feedAll()
 	c.openBook()

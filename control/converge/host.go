@@ -1,9 +1,13 @@
 package converge
 
 import (
+	"cmp"
 	"errors"
+	"math/bits"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,32 +34,96 @@ func (c *Core) setHosts() {
 			workloads = append(workloads, a.Device)
 		}
 	}
-	slices.Sort(workloads)
-	c.hosts.SetInterfaces(c.links)
-	c.hosts.SetSettings(hostSettings(c.settings(), slices.Compact(workloads)))
+	set := c.settings()
+	c.hosts.SetInterfaces(slices.DeleteFunc(slices.Clone(c.links), excluded(cmp.Or(set.InterfaceExclude, builtInExclude))))
+	c.hosts.SetSettings(hostSettings(set, workloads))
 	c.dirty = true
+}
+
+// builtInExclude is the device that has all addresses of services, where nothing else
+// is said.
+const builtInExclude = "kube-ipvs0"
+
+// excluded reports which interfaces are no host endpoint's that expects addresses: names,
+// or regular expressions between slashes, with commas between.
+func excluded(list string) func(hosts.Interface) bool {
+	var patterns []*regexp.Regexp
+	for item := range strings.SplitSeq(list, ",") {
+		text := "^" + regexp.QuoteMeta(item) + "$"
+		if inner, ok := strings.CutPrefix(item, "/"); ok {
+			text = strings.TrimSuffix(inner, "/")
+		}
+		if p, err := regexp.Compile(text); err == nil { // validation has seen it
+			patterns = append(patterns, p)
+		}
+	}
+	return func(i hosts.Interface) bool {
+		return slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(i.Name) })
+	}
 }
 
 // hostSettings are the settings of a node by which its kernel judges.
 func hostSettings(set fields.Settings, workloads []string) nft.Settings {
 	out := hosts.DefaultSettings()
-	out.Workloads = workloads
+	for prefix := range strings.SplitSeq(set.InterfacePrefix, ",") {
+		if prefix != "" {
+			workloads = append(workloads, prefix+"*")
+		}
+	}
+	slices.Sort(workloads)
+	out.Workloads = slices.Compact(workloads)
 	for to, said := range [...][]fields.ProtoPort{nft.Ingress: set.FailsafeInboundHostPorts, nft.Egress: set.FailsafeOutboundHostPorts} {
 		if said == nil { // an empty list is said
 			continue
 		}
 		out.Failsafe[to] = nil
 		for _, p := range said {
-			f := nft.Failsafe{Protocol: failsafeProtocol(p.Protocol), Port: p.Port}
-			f.Net, _ = netip.ParsePrefix(p.Net) // validation has seen it; none is all
-			out.Failsafe[to] = append(out.Failsafe[to], f)
+			net, ok := failsafeNet(p.Net)
+			if ok {
+				out.Failsafe[to] = append(out.Failsafe[to], nft.Failsafe{Protocol: failsafeProtocol(p.Protocol), Port: p.Port, Net: net})
+			}
 		}
 	}
 	out.KeepInvalid = set.DisableConntrackInvalidCheck != nil && *set.DisableConntrackInvalidCheck
 	for _, said := range []string{set.NftablesFilterDenyAction, set.IptablesFilterDenyAction} {
 		out.Reject = out.Reject || felix.Word(said, "Drop", "Reject") == "Reject"
 	}
+	if m := cmp.Or(set.NftablesMarkMask, set.IptablesMarkMask); m != nil && bits.OnesCount32(*m) >= 2 {
+		out.Mark = *m
+	}
+	out.LogPrefix = cmp.Or(set.LogPrefix, hosts.DefaultLogPrefix)
+	limitLog(&out, set.LogActionRateLimit, set.LogActionRateLimitBurst)
 	return out
+}
+
+// limitLog says how often Log rules write lines, as 10/minute; nothing is always.
+func limitLog(out *nft.Settings, rate string, burst *int) {
+	count, unit, _ := strings.Cut(rate, "/")
+	n, err := strconv.ParseUint(count, 10, 32)
+	per := map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour}[unit]
+	if err != nil || per == 0 {
+		return
+	}
+	out.LogRate, out.LogPer, out.LogBurst = uint32(n), per, logBurst
+	if burst != nil && *burst > 0 {
+		out.LogBurst = uint32(*burst)
+	}
+}
+
+// logBurst is how many lines Calico lets a rule write at once where the rate is limited.
+const logBurst = 5
+
+// failsafeNet is whom a failsafe port is for: a network, an address or, where nothing
+// is said, all. It is false for what is neither, and then nobody is let in by it.
+func failsafeNet(text string) (netip.Prefix, bool) {
+	if text == "" {
+		return netip.Prefix{}, true
+	}
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(text)
+	return p.Masked(), err == nil
 }
 
 func failsafeProtocol(name string) uint8 {

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	fields "margay.dev/margay/api/v3/felix"
 	"margay.dev/margay/control/hosts"
@@ -106,18 +107,40 @@ func TestAKernelThatRefusesIsToldAllAgain(t *testing.T) {
 
 func TestHostSettings(t *testing.T) {
 	builtIn := hosts.DefaultSettings()
+	builtIn.LogPrefix = "calico-packet"
 	if got := hostSettings(fields.Settings{}, nil); !reflect.DeepEqual(got, builtIn) {
 		t.Errorf("where nothing is said they are %+v, want %+v", got, builtIn)
 	}
 	yes := true
 	var set fields.Settings
-	set.FailsafeInboundHostPorts = []fields.ProtoPort{{Port: 22}, {Protocol: "UDP", Port: 53, Net: "10.0.0.0/8"}, {Protocol: "sctp", Port: 1, Net: "fd00::/8"}}
+	set.FailsafeInboundHostPorts = []fields.ProtoPort{{Port: 22}, {Protocol: "UDP", Port: 53, Net: "10.0.0.0/8"}, {Protocol: "sctp", Port: 1, Net: "fd00::/8"}, {Port: 2, Net: "10.0.0.1"}, {Port: 3, Net: "fd00::1"}, {Port: 4, Net: "nowhere"}}
 	set.FailsafeOutboundHostPorts = []fields.ProtoPort{}
 	set.DisableConntrackInvalidCheck, set.IptablesFilterDenyAction = &yes, "REJECT"
+	one, two, burst := uint32(1), uint32(0x30), 7
+	set.NftablesMarkMask, set.IptablesMarkMask, set.InterfacePrefix = &one, &two, "tap,cali"
+	set.LogPrefix, set.LogActionRateLimit, set.LogActionRateLimitBurst = "%n", "10/minute", &burst
 	got := hostSettings(set, []string{"cali*"})
-	want := nft.Settings{KeepInvalid: true, Reject: true, Workloads: []string{"cali*"}}
-	want.Failsafe[nft.Ingress] = []nft.Failsafe{{Protocol: 6, Port: 22}, {Protocol: 17, Port: 53, Net: prefixes("10.0.0.0/8")[0]}, {Protocol: 132, Port: 1, Net: prefixes("fd00::/8")[0]}}
+	want := nft.Settings{KeepInvalid: true, Reject: true, Workloads: []string{"cali*", "tap*"}, LogPrefix: "%n", LogRate: 10, LogPer: time.Minute, LogBurst: 7}
+	want.Failsafe[nft.Ingress] = []nft.Failsafe{{Protocol: 6, Port: 22}, {Protocol: 17, Port: 53, Net: prefixes("10.0.0.0/8")[0]}, {Protocol: 132, Port: 1, Net: prefixes("fd00::/8")[0]}, {Protocol: 6, Port: 2, Net: prefixes("10.0.0.1/32")[0]}, {Protocol: 6, Port: 3, Net: prefixes("fd00::1/128")[0]}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("they are\n%+v, want\n%+v", got, want)
+	}
+	set.NftablesMarkMask, set.LogActionRateLimitBurst = nil, nil
+	if got = hostSettings(set, nil); got.Mark != two || got.LogBurst != 5 {
+		t.Errorf("the mark is %#x, and %d lines may come at once", got.Mark, got.LogBurst)
+	}
+}
+
+func TestInterfacesThatNoEndpointExpects(t *testing.T) {
+	for name, want := range map[string]bool{"kube-ipvs0": false, "a.c": true, "abc": false, "veth12": true, "xveth1": false, "": false} {
+		if got := excluded("a.c,/^veth[0-9]+$/")(hosts.Interface{Name: name}); got != want {
+			t.Errorf("%q is left out: %v, want %v", name, got, want)
+		}
+	}
+	s := up(t)
+	s.core.SetLocal(here(), []hosts.Interface{{Name: "kube-ipvs0", Addresses: addrs("203.0.113.1")}, {Name: "eth0", Addresses: addrs("fd16::1")}})
+	s.tell(now(t, hostObjects)...)
+	if c, _ := s.kernel.last(); len(c.Desired.Endpoints) != 2 {
+		t.Errorf("the kernel is told %+v", c.Desired.Endpoints)
 	}
 }

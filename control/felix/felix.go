@@ -17,11 +17,11 @@ import (
 // nodePrefix stands before a node's name in the name of its own configuration.
 const nodePrefix = "node."
 
-// Settings are those that hold on a node with some labels: file's first, which may be
-// nil, then those of the node's own configuration, of the oldest one whose selector
-// picks the node, and of the default. Where none says anything a field is zero, and
-// the built-in value holds.
-func Settings(node string, labels map[string]string, file *felix.Settings, all []*v3.FelixConfiguration) felix.Settings {
+// Settings are those that hold on a node with some labels: what is said on the node
+// first, then those of the node's own configuration, of the oldest one whose selector
+// picks the node, and of the default. Where none says anything, or what is said on the
+// node cannot be used, a field is zero, and the built-in value holds.
+func Settings(node string, labels map[string]string, local Local, all []*v3.FelixConfiguration) felix.Settings {
 	var own, picked, fallback *v3.FelixConfiguration
 	for _, c := range all {
 		switch {
@@ -33,13 +33,10 @@ func Settings(node string, labels map[string]string, file *felix.Settings, all [
 			picked = c
 		}
 	}
-	var out felix.Settings
-	if file != nil {
-		fill(reflect.ValueOf(&out).Elem(), reflect.ValueOf(file).Elem())
-	}
+	out := local.Settings
 	for _, c := range []*v3.FelixConfiguration{own, picked, fallback} {
 		if c != nil {
-			fill(reflect.ValueOf(&out).Elem(), reflect.ValueOf(&c.Spec).Elem())
+			fill(reflect.ValueOf(&out).Elem(), reflect.ValueOf(&c.Spec).Elem(), local.Refused)
 		}
 	}
 	out.NodeSelector = "" // it says whom settings are for, and is none
@@ -60,14 +57,14 @@ func older(a, b *v3.FelixConfiguration) bool {
 	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name)) < 0
 }
 
-// fill puts what from says into what to leaves out. An empty list says that there is
-// none.
-func fill(to, from reflect.Value) {
+// fill puts what from says into what to leaves out, but for fields that are refused.
+// An empty list says that there is none.
+func fill(to, from reflect.Value, refused map[string]bool) {
 	for i := range to.NumField() {
-		t, f := to.Field(i), from.Field(i)
-		if to.Type().Field(i).Anonymous {
-			fill(t, f)
-		} else if t.IsZero() {
+		t, f, field := to.Field(i), from.Field(i), to.Type().Field(i)
+		if field.Anonymous {
+			fill(t, f, refused)
+		} else if t.IsZero() && !refused[nameOf(field)] {
 			t.Set(f)
 		}
 	}

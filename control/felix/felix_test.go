@@ -40,7 +40,11 @@ func TestPrecedence(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := Settings("n0", map[string]string{"rack": "1"}, tt.file, tt.all)
+			local, faults := OnNode([]string{"HOME=/", "FELIXLOGPREFIX=x"}, tt.file)
+			if len(faults) > 0 {
+				t.Fatal(faults)
+			}
+			got := Settings("n0", map[string]string{"rack": "1"}, local, tt.all)
 			if got.DefaultEndpointToHostAction != tt.action || got.LogPrefix != tt.prefix || got.NodeSelector != "" {
 				t.Errorf("got %q and %q, selector %q, want %q and %q", got.DefaultEndpointToHostAction, got.LogPrefix, got.NodeSelector, tt.action, tt.prefix)
 			}
@@ -53,7 +57,7 @@ func TestAnEmptyListIsSaid(t *testing.T) {
 	own, fallback := configuration("node.n0", "", 0, "", ""), configuration("default", "", 0, "", "")
 	own.Spec.FailsafeInboundHostPorts = []felix.ProtoPort{}
 	fallback.Spec.FailsafeInboundHostPorts = []felix.ProtoPort{{Protocol: "TCP", Port: 22}}
-	got := Settings("n0", nil, nil, []*v3.FelixConfiguration{own, fallback})
+	got := Settings("n0", nil, Local{}, []*v3.FelixConfiguration{own, fallback})
 	if got.FailsafeInboundHostPorts == nil || len(got.FailsafeInboundHostPorts) != 0 {
 		t.Errorf("failsafe ports are %v, want an empty list", got.FailsafeInboundHostPorts)
 	}
@@ -64,7 +68,7 @@ func TestNoFieldIsForgotten(t *testing.T) {
 	c := &v3.FelixConfiguration{}
 	c.Name = "default"
 	set(reflect.ValueOf(&c.Spec).Elem())
-	got := Settings("n0", nil, nil, []*v3.FelixConfiguration{c})
+	got := Settings("n0", nil, Local{}, []*v3.FelixConfiguration{c})
 	got.NodeSelector = c.Spec.NodeSelector
 	if !reflect.DeepEqual(got, c.Spec) {
 		t.Errorf("got %+v\nwant %+v", got, c.Spec)

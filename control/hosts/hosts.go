@@ -25,11 +25,16 @@ import (
 // Sets are what a calculation knows of sets: policy.Calculation.Sets.
 type Sets func(wanted func(classifier.SetID) bool) []policy.SetChange
 
+// Rules is what a calculation knows of the ids of rules: policy.Calculation.Rule.
+type Rules func(id uint32) (policy.RuleRef, bool)
+
 // Hosts knows the host endpoints of one node. It is for one goroutine. Make it
 // with New.
 type Hosts struct {
 	node      string
 	known     Sets
+	rules     Rules
+	words     *Words
 	specs     map[string]*v3.HostEndpointSpec
 	judged    map[string]*policy.Endpoint
 	links     []Interface
@@ -52,12 +57,14 @@ type Interface struct {
 type judgement struct {
 	nft  *nft.Judgement // nil: nothing is asked
 	sets map[classifier.SetID]bool
+	refs map[uint32]policy.RuleRef // of its rules
 }
 
-// New makes one that knows nothing, for the endpoints of a node.
-func New(node string, known Sets) *Hosts {
+// New makes one that knows nothing, for the endpoints of a node. words comes to know the
+// rules that Flush gives.
+func New(node string, known Sets, rules Rules, words *Words) *Hosts {
 	return &Hosts{
-		node: node, known: known, specs: map[string]*v3.HostEndpointSpec{}, judged: map[string]*policy.Endpoint{},
+		node: node, known: known, rules: rules, words: words, specs: map[string]*v3.HostEndpointSpec{}, judged: map[string]*policy.Endpoint{},
 		settings: DefaultSettings(), converted: map[*policy.Judgement]*judgement{},
 		sets: map[classifier.SetID]bool{}, changed: map[classifier.SetID]*policy.SetChange{},
 	}
@@ -156,7 +163,7 @@ func (h *Hosts) desired() (*nft.Desired, map[classifier.SetID]bool) {
 		out := h.converted[j]
 		if out == nil {
 			if out = before[j]; out == nil {
-				out = converted(j)
+				out = h.convert(j)
 			}
 			h.converted[j] = out
 			maps.Copy(wanted, out.sets)
@@ -181,12 +188,17 @@ func (h *Hosts) desired() (*nft.Desired, map[classifier.SetID]bool) {
 		e.PreDNAT = convert(from.PreDNAT[policy.Ingress])
 		d.Endpoints = append(d.Endpoints, e)
 	}
+	var refs []map[uint32]policy.RuleRef
+	for _, j := range h.converted {
+		refs = append(refs, j.refs)
+	}
+	h.words.know(refs)
 	return d, wanted
 }
 
-// converted is a judgement in the kernel's words.
-func converted(j *policy.Judgement) *judgement {
-	out := &judgement{sets: map[classifier.SetID]bool{}}
+// convert is a judgement in the kernel's words.
+func (h *Hosts) convert(j *policy.Judgement) *judgement {
+	out := &judgement{sets: map[classifier.SetID]bool{}, refs: map[uint32]policy.RuleRef{}}
 	if j.End != classifier.Deny && len(j.Tiers) == 0 {
 		return out
 	}
@@ -196,6 +208,15 @@ func converted(j *policy.Judgement) *judgement {
 	}
 	for _, p := range j.Profiles {
 		out.add("profiles", p, classifier.Pass)
+	}
+	for _, t := range out.nft.Tiers {
+		for _, list := range [...][]classifier.Rule{t.V4, t.V6} {
+			for i := range list {
+				if ref, ok := h.rules(list[i].ID); ok {
+					out.refs[list[i].ID] = ref
+				}
+			}
+		}
 	}
 	return out
 }

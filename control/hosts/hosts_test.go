@@ -55,7 +55,7 @@ func TestPlace(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			h := New("here", func(func(classifier.SetID) bool) []policy.SetChange { return nil })
+			h := New("here", func(func(classifier.SetID) bool) []policy.SetChange { return nil }, nil, new(Words))
 			h.SetInterfaces(links)
 			for _, e := range tt.hosts {
 				h.Put(e.Name, &e.Spec)
@@ -84,6 +84,7 @@ type bench struct {
 	t      *testing.T
 	calc   *policy.Calculation
 	hosts  *Hosts
+	words  Words
 	world  oracle.World
 	kernel *nft.Desired
 	sets   map[classifier.SetID]map[netip.Prefix]bool
@@ -91,7 +92,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	b := &bench{t: t, calc: policy.New("here"), sets: map[classifier.SetID]map[netip.Prefix]bool{}}
-	b.hosts = New("here", b.calc.Sets)
+	b.hosts = New("here", b.calc.Sets, b.calc.Rule, &b.words)
 	return b
 }
 
@@ -354,14 +355,15 @@ func TestWords(t *testing.T) {
 		2: {Object: policy.Key{Kind: "Profile", Name: "open"}},
 		3: {Object: policy.Key{Kind: "GlobalNetworkPolicy", Name: "odd"}, StandsIn: true, Tier: "t"},
 	}
-	rule := func(id uint32) (policy.RuleRef, bool) { r, ok := rules[id]; return r, ok }
+	var words Words
+	words.know([]map[uint32]policy.RuleRef{{}, rules})
 	for id, want := range map[uint32][2]string{
 		1: {"NetworkPolicy shop/web", "t=default k=NetworkPolicy n=web p=shop/web 1%: "},
 		2: {"Profile open", "t=profile k=Profile n=open p=open 1%: "},
 		3: {"GlobalNetworkPolicy odd (not understood)", "t=t k=GlobalNetworkPolicy n=odd p=odd 1%: "},
 		9: {"rule 9", "t=profile k= n= p= 1%: "},
 	} {
-		if got := [2]string{Comment(rule, id), LogPrefix("t=%t k=%k n=%n p=%p 1%%", rule, id)}; got != want {
+		if got := [2]string{words.Comment(id), words.Prefix("t=%t k=%k n=%n p=%p 1%%", id)}; got != want {
 			t.Errorf("rule %d is %q, want %q", id, got, want)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,6 +54,11 @@ func checkInterface(name string) error {
 func (s *Settings) check() error {
 	if bits.OnesCount32(s.mask()) < 2 {
 		return fmt.Errorf("mark %#x, want at least two bits", s.Mark)
+	}
+	switch s.LogPer {
+	case 0, time.Second, time.Minute, time.Hour, 24 * time.Hour:
+	default:
+		return fmt.Errorf("lines of the log are counted in %v, want a second, a minute, an hour or a day", s.LogPer)
 	}
 	for _, list := range s.Failsafe {
 		for _, f := range list {

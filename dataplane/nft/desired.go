@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net/netip"
+	"time"
 
 	"margay.dev/margay/classifier"
 )
@@ -102,9 +103,13 @@ type Settings struct {
 	// tells a later stage what an earlier one has allowed, the next one is set while
 	// lists are asked. 0 is DefaultMark.
 	Mark uint32
-	// LogRate is how many lines a second each Log rule may write, LogBurst how many
-	// at once beyond that; 0 as a rate is no limit.
+	// LogRate is how many lines each Log rule may write in LogPer (a second, a minute, an
+	// hour or a day; 0: a second), LogBurst how many at once beyond that; 0 as a rate is no
+	// limit.
 	LogRate, LogBurst uint32
+	LogPer            time.Duration
+	// LogPrefix is what Options.Prefix is given.
+	LogPrefix string
 }
 
 // DefaultMark is the lowest two of the bits that Calico takes.

@@ -3,6 +3,7 @@ package nft
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -235,11 +236,12 @@ func interfaceKey(name string) []byte {
 }
 
 // limit wants no more packets than a rate, with a burst beyond it.
-func (l *line) limit(rate, burst uint32) *line {
-	if rate == 0 {
+func (l *line) limit(s *Settings) *line {
+	if s.LogRate == 0 {
 		return l
 	}
-	return l.add(&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: expr.LimitTimeSecond, Burst: burst})
+	unit := expr.LimitTime(max(s.LogPer, time.Second) / time.Second)
+	return l.add(&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(s.LogRate), Unit: unit, Burst: s.LogBurst})
 }
 
 // log writes a line to the kernel's log, with so many bytes of a prefix at most.

@@ -86,7 +86,7 @@ func (w *writer) rules(r *classifier.Rule, family int, m mode, o *Options, s *Se
 	}
 	var out []rule
 	for _, p := range parts(r, family) {
-		l := w.line(o.comment(r.ID)).protocols(p.protocols)
+		l := w.line(o.Comment(r.ID)).protocols(p.protocols)
 		for e, side := range [...]*classifier.Side{source: &r.Source, destination: &r.Destination} {
 			l.side(family, end(e), side)
 		}
@@ -120,7 +120,7 @@ func (l *line) side(family int, e end, s *classifier.Side) {
 func (l *line) act(r *classifier.Rule, m mode, o *Options, s *Settings) rule {
 	switch {
 	case r.Action == classifier.Log:
-		return l.limit(s.LogRate, s.LogBurst).log(o.prefix(r.ID))
+		return l.limit(s).log(o.Prefix(s.LogPrefix, r.ID))
 	case r.Action == classifier.Pass && l.w.passed != 0:
 		return l.mark(l.w.passed, true).verdict(codeReturn, "")
 	case r.Action == classifier.Pass:

@@ -262,13 +262,15 @@ func TestLockOut(t *testing.T) {
 func TestRejectAndLog(t *testing.T) {
 	host, peer, addresses := joinedPair(t)
 	var table *Table
-	o := Options{Prefix: func(id uint32) string { return fmt.Sprintf("margay-test-%d-%d: ", os.Getpid(), id) }}
+	o := Options{Prefix: func(template string, id uint32) string {
+		return fmt.Sprintf("margay-test-%s-%d-%d: ", template, os.Getpid(), id)
+	}}
 	if err := host.Namespace().Do(func() (err error) { table, err = Open(o); return err }); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(table.Close)
 	logs := classifier.Rule{ID: 7, Action: classifier.Log}
-	d := &Desired{Settings: Settings{Reject: true, LogRate: 5, LogBurst: 3}, Endpoints: []Endpoint{
+	d := &Desired{Settings: Settings{Reject: true, LogRate: 5, LogBurst: 3, LogPrefix: "a"}, Endpoints: []Endpoint{
 		{Name: "left", Interface: "left", Normal: [2]*Judgement{only(classifier.Deny, logs), nil}},
 	}}
 	if err := table.Apply(Change{Desired: d}); err != nil {
@@ -286,11 +288,24 @@ func TestRejectAndLog(t *testing.T) {
 			t.Errorf("%s is rejected with %v after %v", a, err, time.Since(began))
 		}
 	}
-	text := hostnettest.Run(t, host.Namespace(), "nft", "list", "table", "inet", "margay")
-	for _, want := range []string{"limit rate 5/second burst 3 packets log prefix \"" + o.Prefix(7), "\treject comment"} {
-		if !strings.Contains(text, want) {
+	says := func(want string) {
+		t.Helper()
+		if text := hostnettest.Run(t, host.Namespace(), "nft", "list", "table", "inet", "margay"); !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
+	}
+	says("\treject comment")
+	says("limit rate 5/second burst 3 packets log prefix \"" + o.Prefix("a", 7))
+	d = &Desired{Settings: d.Settings, Endpoints: d.Endpoints}
+	d.Settings.LogPrefix, d.Settings.LogPer = "b", 24*time.Hour
+	if err := table.Apply(Change{Desired: d}); err != nil {
+		t.Fatal(err)
+	}
+	says("limit rate 5/day burst 3 packets log prefix \"" + o.Prefix("b", 7))
+	d = &Desired{Settings: d.Settings, Endpoints: d.Endpoints}
+	d.Settings.LogPer = time.Millisecond
+	if err := table.Apply(Change{Desired: d}); err == nil || !strings.Contains(err.Error(), "want a second") {
+		t.Errorf("lines in a millisecond: %v", err)
 	}
 }
 

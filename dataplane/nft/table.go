@@ -21,9 +21,10 @@ const DefaultTable = "margay"
 type Options struct {
 	Table string // its name; empty: DefaultTable
 	// Comment is what people read beside a rule of an id, and Prefix what its lines in
-	// the kernel's log begin with: up to 126 bytes. Nil: the id. They are asked when a rule is
-	// written.
-	Comment, Prefix func(rule uint32) string
+	// the kernel's log begin with, up to 126 bytes, as Settings.LogPrefix has it. Nil: the id.
+	// They are asked when a rule is written.
+	Comment func(rule uint32) string
+	Prefix  func(template string, rule uint32) string
 	// Repaired is told that somebody else had changed our table, and what became of
 	// writing it anew. RolledBack is told that what was tried has ended
 	// unconfirmed. Both are called by Watch, and must not call the table. Nil: nobody.
@@ -31,15 +32,7 @@ type Options struct {
 	RolledBack func()
 }
 
-func (o *Options) comment(id uint32) string { return o.word(o.Comment, id) }
-func (o *Options) prefix(id uint32) string  { return o.word(o.Prefix, id) }
-
-func (*Options) word(f func(uint32) string, id uint32) string {
-	if f == nil {
-		return fmt.Sprintf("rule %d ", id)
-	}
-	return f(id)
-}
+func nameless(id uint32) string { return fmt.Sprintf("rule %d ", id) }
 
 // Errors of a table, beside those of the kernel.
 var (
@@ -105,6 +98,12 @@ type trial struct {
 func Open(o Options) (*Table, error) {
 	if o.Table == "" {
 		o.Table = DefaultTable
+	}
+	if o.Comment == nil {
+		o.Comment = nameless
+	}
+	if o.Prefix == nil {
+		o.Prefix = func(_ string, id uint32) string { return nameless(id) }
 	}
 	w, err := dial()
 	if err != nil {

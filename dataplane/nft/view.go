@@ -72,7 +72,8 @@ func newView(side string, d *Desired, from *view, o *Options) (*view, error) {
 
 // writesAlike reports whether rules of lists come out the same.
 func (s *Settings) writesAlike(t *Settings) bool {
-	return s.mask() == t.mask() && s.LogRate == t.LogRate && s.LogBurst == t.LogBurst
+	return s.mask() == t.mask() && s.LogRate == t.LogRate && s.LogBurst == t.LogBurst &&
+		s.LogPer == t.LogPer && s.LogPrefix == t.LogPrefix
 }
 
 // judged is the bit of packets that some stage has decided, so that another one

@@ -30,7 +30,7 @@ func TestSettings(t *testing.T) {
 		"patterns that are none":       {`{mtuIfacePattern: "(", interfaceExclude: "/^kube,/(/", interfacePrefix: "cali,"}`, []string{"mtuIfacePattern: regular", "interfaceExclude: two slashes", "interfaceExclude: two slashes", "interfacePrefix: 1 to 15"}},
 		"texts with a form":            {`{featureDetectOverride: "A=true,B=", featureGates: "A=x", logActionRateLimit: 100/hour, wireguardInterfaceName: wg0}`, nil},
 		"texts without it":             {`{featureDetectOverride: "A=maybe", featureGates: A, logActionRateLimit: 0/day, wireguardInterfaceName: a/b, iptablesNATOutgoingInterfaceFilter: "a b"}`, []string{"featureDetectOverride: A=true", "featureGates: A=true", "logActionRateLimit: 10/minute", "wireguardInterfaceName: letters", "iptablesNATOutgoingInterfaceFilter: letters"}},
-		"masks":                        {`{iptablesMarkMask: 0, nftablesMarkMask: 0}`, []string{"iptablesMarkMask: bits", "nftablesMarkMask: bits"}},
+		"masks":                        {`{iptablesMarkMask: 0, nftablesMarkMask: 0x10000}`, []string{"iptablesMarkMask: bits", "nftablesMarkMask: bits"}},
 		"addresses":                    {`{natOutgoingAddress: 10.0.0.1, deviceRouteSourceAddress: 10.0.0.1, deviceRouteSourceAddressIPv6: "fd00::1"}`, nil},
 		"addresses of the other kind":  {`{natOutgoingAddress: "fd00::1", deviceRouteSourceAddress: x, deviceRouteSourceAddressIPv6: "::ffff:10.0.0.1"}`, []string{"natOutgoingAddress: IPv4", "deviceRouteSourceAddress: IPv4", "deviceRouteSourceAddressIPv6: IPv6"}},
 		"nets":                         {`{externalNodesList: [10.0.0.0/8, "fd00::1"], bpfDSROptoutCIDRs: ["fd00::/8"]}`, nil},

@@ -2,6 +2,7 @@ package felix
 
 import (
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"reflect"
 	"regexp"
@@ -202,11 +203,11 @@ func (c *checks) texts(s *Settings) {
 			c.bad(t.name, t.value, "want "+t.want)
 		}
 	}
-	if m := s.IptablesMarkMask; m != nil && *m == 0 {
-		c.bad("iptablesMarkMask", *m, "want bits to mark with, as 0xffff0000")
+	if m := s.IptablesMarkMask; m != nil && bits.OnesCount32(*m) < 2 {
+		c.bad("iptablesMarkMask", *m, "want two bits to mark with at least, as 0xffff0000")
 	}
-	if m := s.NftablesMarkMask; m != nil && *m == 0 {
-		c.bad("nftablesMarkMask", *m, "want bits to mark with, as 0xffff0000")
+	if m := s.NftablesMarkMask; m != nil && bits.OnesCount32(*m) < 2 {
+		c.bad("nftablesMarkMask", *m, "want two bits to mark with at least, as 0xffff0000")
 	}
 }
 

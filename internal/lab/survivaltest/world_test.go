@@ -348,8 +348,14 @@ func (w *world) everybody() {
 // rule says.
 func (w *world) police(rule string) {
 	w.t.Helper()
+	w.policeSome(`has(pod)`, rule)
+}
+
+// policeSome gives policy to the pods that a selector picks, and no others.
+func (w *world) policeSome(selector, rule string) {
+	w.t.Helper()
 	m, err := policies.Read([]byte(`{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: all}, spec: {
-		selector: has(pod), types: [Ingress, Egress], ingress: [` + rule + `], egress: [{action: Allow}]}}`))
+		selector: '` + selector + `', types: [Ingress, Egress], ingress: [` + rule + `], egress: [{action: Allow}]}}`))
 	if err != nil {
 		w.t.Fatal(err)
 	}

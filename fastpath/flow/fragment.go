@@ -19,6 +19,14 @@ type Part struct {
 	ID       uint32
 	From, To uint32 // bytes of the datagram's payload, To not included
 	More     bool   // others follow behind it
+	Apart    Apart  // First keeps it with the datagram, Follow tells it
+}
+
+// Apart is what a datagram's first fragment was let pass by, where that was decided for this
+// datagram and its flow does not remember it; else zero.
+type Apart struct {
+	Generation uint64
+	Asked      [2]uint32 // as Decision has it
 }
 
 // Read fills p from b, which begins with a checked IP header and holds the
@@ -75,7 +83,8 @@ type datagram struct {
 	pieces  uint8
 	spoiled bool // fragments have overlapped: nothing more of it passes
 	has     [fragmentGaps][2]uint16
-	_       [21]uint8
+	apart   Apart
+	_       [8]uint8
 }
 
 // fragmentSet is the datagrams under way between some hosts.
@@ -100,7 +109,7 @@ func (w *Worker) First(now Tick, part *Part, p *Packet) Reason {
 		if d = s.vacant(w.t, now); d == nil {
 			return FragmentFull
 		}
-		*d = datagram{key: part.Key, tail: p.Key.Tail, id: part.ID, born: uint32(now)}
+		*d = datagram{key: part.Key, tail: p.Key.Tail, id: part.ID, born: uint32(now), apart: part.Apart}
 		if p.Key.Proto() == pkt.ProtoTCP && part.To >= p.Length {
 			d.seq, d.data, d.flags = p.Seq, uint16(part.To-p.Length), p.Flags&FIN
 		}
@@ -108,8 +117,8 @@ func (w *Worker) First(now Tick, part *Part, p *Packet) Reason {
 	})
 }
 
-// Follow gives a later fragment the key of its first, to be looked up by. One that
-// is refused gets none: it belongs to no flow.
+// Follow gives a later fragment the key of its first, to be looked up by, and tells
+// what stands apart from that flow. One that is refused gets none: it belongs to no flow.
 func (w *Worker) Follow(now Tick, part *Part, p *Packet) Reason {
 	return w.fragment(part, func(s *fragmentSet) Reason {
 		d := s.find(w.t, now, part)
@@ -119,7 +128,7 @@ func (w *Worker) Follow(now Tick, part *Part, p *Packet) Reason {
 		if why := d.add(part); why != NoReason {
 			return why
 		}
-		p.Kind, p.Key.Tail = Followed, d.tail
+		p.Kind, p.Key.Tail, part.Apart = Followed, d.tail, d.apart
 		p.Seq, p.Length, p.Flags = d.seq+part.From-uint32(d.data), part.To-part.From, 0
 		if !part.More {
 			p.Flags = d.flags

@@ -49,7 +49,7 @@ func (n *flowNew) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 			continue
 		}
 		if m.Flags&graph.FirstPart != 0 {
-			if why := n.Desk.First(n.Tick(w), w.Mem, m, &c.Packet); why != graph.NoReason {
+			if why := n.Desk.First(n.Tick(w), w.Mem, m, &c.Packet, c.apart()); why != graph.NoReason {
 				next[i] = drop(m, why)
 				continue
 			}
@@ -108,6 +108,14 @@ func (c *Case) account() (to uint32) {
 	return 0
 }
 
+// apart is what lets a case's datagram pass for itself.
+func (c *Case) apart() flow.Apart {
+	if !c.Aside {
+		return flow.Apart{}
+	}
+	return flow.Apart{Generation: c.Generation, Asked: c.Asked}
+}
+
 // late lets a fragment without transport header pass if its first has: of this
 // vector, or of one before.
 func (n *flowNew) late(w *graph.Worker, m *graph.Meta, c *Case) graph.Edge {
@@ -125,6 +133,9 @@ func (n *flowNew) late(w *graph.Worker, m *graph.Meta, c *Case) graph.Edge {
 	switch {
 	case r.Outcome == flow.Refused:
 		return drop(m, graph.FlowReason(uint8(r.Reason)))
+	case c.Aside && part.Apart == c.apart(): // its first has been let pass a moment ago, for itself
+		m.Flags |= graph.Judged
+		return c.Edge
 	case r.Outcome != flow.Hit && r.Outcome != flow.Stale, r.Generation < c.Generation && !n.Stands(r.Generation, &packets[0].Key):
 		return drop(m, graph.FlowFragmentUnknown)
 	}
@@ -136,13 +147,15 @@ func (n *flowNew) late(w *graph.Worker, m *graph.Meta, c *Case) graph.Edge {
 }
 
 // First lets later fragments follow a datagram's first, m, which policy lets pass.
+// Apart is by what, where that was decided for this datagram alone.
 // It says why m must not pass all the same: it overlaps another, or there is no
 // room to know it by, and those that follow would be dropped.
-func (d *Desk) First(now flow.Tick, mem []byte, m *graph.Meta, p *flow.Packet) graph.Reason {
+func (d *Desk) First(now flow.Tick, mem []byte, m *graph.Meta, p *flow.Packet, apart flow.Apart) graph.Reason {
 	var part flow.Part
 	if !part.Read(mem[m.Off+uint32(m.L3):m.Off+m.Head], ShapeOf(m)) {
 		return graph.NoReason
 	}
+	part.Apart = apart
 	if why := d.Flows.First(now, &part, p); why != flow.NoReason {
 		return graph.FlowReason(uint8(why))
 	}

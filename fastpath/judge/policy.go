@@ -59,7 +59,7 @@ func (n *policyOut) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge)
 	for _, slot := range idx {
 		c := n.Docket.At(slot)
 		if c.Packet.Kind == flow.Later { // goes the way of its first, if that is known then
-			c.By, c.Asked = [2]*Endpoint{}, [2]uint32{}
+			c.By = [2]*Endpoint{}
 		}
 		if c.Flow != 0 {
 			known++

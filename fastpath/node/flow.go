@@ -151,7 +151,7 @@ func (n *flowStop) settled(w *graph.Worker, by *ruling, m *graph.Meta, i int) gr
 	}
 	m.Flags |= graph.Judged
 	if m.Flags&graph.FirstPart != 0 {
-		if why := n.Desk.First(n.Court.Tick(w), w.Mem, m, &n.packets[i&(flowStride-1)]); why != graph.NoReason {
+		if why := n.Desk.First(n.Court.Tick(w), w.Mem, m, &n.packets[i&(flowStride-1)], flow.Apart{}); why != graph.NoReason {
 			return dropped(m, why)
 		}
 	}

@@ -294,34 +294,77 @@ func TestHeldPacketsAreJudgedWhenTheyGoOn(t *testing.T) {
 }
 
 // Later fragments follow their first, which policy has judged: of the datagram that
-// opens a flow, and of the next ones.
+// opens a flow, and of the next ones, whether a flow speaks for them, or they were sent
+// around by somebody and are judged each for itself.
 func TestFragmentsFollowTheirFirst(t *testing.T) {
+	for name, net := range map[string]int{"of others": gt.NetUp, "of a pod, sent around": gt.NetPods} {
+		t.Run(name, func(t *testing.T) {
+			gt.Families(t, func(t *testing.T, ipv6 bool) {
+				l := gt.Standard(t, 1)
+				l.Police(gt.Veth, &judge.Endpoint{Ingress: only(t, allow(7, udp, 2222))})
+				l.Police(gt.Pod, &judge.Endpoint{Egress: only(t)})
+				w := ends{gt.Addr(ipv6, net, gt.PodHost), gt.Addr(ipv6, gt.NetPods, gt.VethHost)}
+				for id := range uint16(3) {
+					l.SendIP(gt.Up, datagram(ipv6, w, id+1)...)
+					if n := left(l, gt.Veth); n != 3 {
+						t.Errorf("%d of the 3 parts of datagram %d passed: %v", n, id, l.Engine.Total().Drops)
+					}
+				}
+				l.SendIP(gt.Up, datagram(ipv6, w, 9)[1:]...)
+				if n, d := left(l, gt.Veth), l.Engine.Total().Drops[graph.FlowFragmentUnknown]; n != 0 || d != 2 {
+					t.Errorf("%d parts without their first passed, %d were dropped", n, d)
+				}
+				parts := datagram(ipv6, w, 10) // one by one
+				for i := range parts {
+					if l.SendIP(gt.Up, parts[i]); left(l, gt.Veth) != 1 {
+						t.Errorf("part %d did not pass alone: %v", i, l.Engine.Total().Drops)
+					}
+				}
+				parts = datagram(ipv6, w, 11)
+				l.SendIP(gt.Up, parts[0])
+				l.Police(gt.Veth, &judge.Endpoint{Ingress: only(t)})
+				l.SendIP(gt.Up, parts[1:]...)
+				if n := left(l, gt.Veth); n != 1 {
+					t.Errorf("%d parts passed of a datagram that was denied after its first", n)
+				}
+			})
+		})
+	}
+}
+
+// What a pod may not send does not pass behind a first fragment that others sent in its
+// name, in the same vector or later.
+func TestPodsFragmentsDoNotFollowWhatOthersSent(t *testing.T) {
 	gt.Families(t, func(t *testing.T, ipv6 bool) {
 		l := gt.Standard(t, 1)
-		l.Police(gt.Veth, &judge.Endpoint{Ingress: only(t, allow(7, udp, 2222))})
-		w := ends{gt.Addr(ipv6, gt.NetUp, gt.Station), gt.Addr(ipv6, gt.NetPods, gt.VethHost)}
-		datagram := func(id uint16) [][]byte {
-			whole := gt.UDP(w.src, w.dst, 1600)
-			payload := whole[len(whole)-1608:]
-			var parts [][]byte
-			for at := 0; at < len(payload); at += 800 {
-				p := part(ipv6, w, at, at+800 < len(payload), payload[at:min(at+800, len(payload))])
-				renumber(p, id)
-				parts = append(parts, p)
+		l.Police(gt.Pod, &judge.Endpoint{Ingress: open(t)})
+		l.Police(gt.Veth, &judge.Endpoint{Egress: only(t)})
+		w := ends{gt.Addr(ipv6, gt.NetPods, gt.VethHost), gt.Addr(ipv6, gt.NetPods, gt.PodHost)}
+		for id, together := range []bool{true, false} {
+			parts := datagram(ipv6, w, uint16(id+1))
+			l.Inject(gt.Up, gt.Framed(gt.Up, parts[0]))
+			if !together {
+				l.Run()
 			}
-			return parts
-		}
-		for id := range uint16(3) {
-			l.SendIP(gt.Up, datagram(id+1)...)
-			if n := left(l, gt.Veth); n != 3 {
-				t.Errorf("%d of the 3 parts of datagram %d passed: %v", n, id, l.Engine.Total().Drops)
+			l.SendIP(gt.Veth, parts[1:]...)
+			if n := left(l, gt.Pod); n != 1 {
+				t.Errorf("together %v: %d parts passed, want what others sent alone", together, n)
 			}
 		}
-		l.SendIP(gt.Up, datagram(9)[1:]...)
-		if n, d := left(l, gt.Veth), l.Engine.Total().Drops[graph.FlowFragmentUnknown]; n != 0 || d != 2 {
-			t.Errorf("%d parts without their first passed, %d were dropped", n, d)
-		}
+		l.Account(t)
 	})
+}
+
+// datagram is one to port 2222 in three parts.
+func datagram(ipv6 bool, w ends, id uint16) (parts [][]byte) {
+	whole := gt.UDP(w.src, w.dst, 1600)
+	payload := whole[len(whole)-1608:]
+	for at := 0; at < len(payload); at += 800 {
+		p := part(ipv6, w, at, at+800 < len(payload), payload[at:min(at+800, len(payload))])
+		renumber(p, id)
+		parts = append(parts, p)
+	}
+	return parts
 }
 
 // renumber gives a part the identification of another datagram.

@@ -320,3 +320,54 @@ func TestTheNextLifeGoesOnWhereTheFormerEnded(t *testing.T) {
 		t.Errorf("ann stands %+v", stand[0])
 	}
 }
+
+// TestFaultsAreToldAsLongAsObjectsHaveThem writes status of faulty objects, as whoever
+// writes conditions does, and changes something else: what is wrong with them is
+// still told, and nothing is of what is well.
+func TestFaultsAreToldAsLongAsObjectsHaveThem(t *testing.T) {
+	s := up(t)
+	const faulty = `
+apiVersion: projectcalico.org/v3
+kind: StagedKubernetesNetworkPolicy
+metadata: {name: later, namespace: shop, uid: u, generation: 1}
+spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: ten}}]}]}
+---
+apiVersion: projectcalico.org/v3
+kind: PendingChange
+metadata: {name: trial, uid: v, generation: 1}
+spec: {within: 1m, created: [{kind: Tier, name: a}]}
+`
+	later := datastore.Key{Kind: "StagedKubernetesNetworkPolicy", Namespace: "shop", Name: "later"}
+	web := datastore.Key{Kind: "NetworkPolicy", Namespace: "shop", Name: "web"}
+	unusable := datastore.Key{Kind: "NetworkPolicy", Namespace: "shop", Name: "newer"}
+	for round, ports := range []string{"[80]", "[81]", "[82]"} {
+		// The same objects once more are what a written status looks like.
+		s.tell(append(now(t, strings.Replace(cluster, "[80]", ports, 1)), now(t, faulty)...)...)
+		if r := s.report(later); len(r.Faults) != 1 || !strings.Contains(r.Faults[0], "ten") {
+			t.Errorf("round %d: of a policy that cannot be converted %+v is told", round, r)
+		}
+		if r := s.report(datastore.Key{Kind: "PendingChange", Name: "trial"}); len(r.Faults) > 0 {
+			t.Errorf("round %d: of a change that waits for its confirmation %q is told", round, r.Faults)
+		}
+	}
+	want := func(faulty int, when string) {
+		t.Helper()
+		if st, err := s.core.Stats(t.Context()); err != nil || st.Faulty != faulty {
+			t.Errorf("%s %d objects are faulty, want %d (%v)", when, st.Faulty, faulty, err)
+		}
+	}
+	before, err := s.core.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.tell(datastore.Event{Type: datastore.Refusing, Key: web, Err: errors.New("garbage")}, datastore.Event{Type: datastore.Refusing, Key: unusable, Err: errors.New("garbage")})
+	if r := s.report(web); len(r.Faults) != 1 {
+		t.Errorf("of an object that became garbage %+v is told", r)
+	}
+	want(before.Faulty+2, "with garbage")
+	s.tell(append(now(t, cluster), gone(unusable.Kind, unusable.Namespace, unusable.Name))...)
+	if r := s.report(web); len(r.Faults) > 0 {
+		t.Errorf("of an object that can be used again %+v is told", r)
+	}
+	want(before.Faulty, "when that is mended")
+}

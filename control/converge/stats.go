@@ -27,7 +27,7 @@ type Stats struct {
 	Objects                    map[string]int     // by kind
 	Endpoints                  int                // of this node that the forwarder has
 	NotInForce                 int                // attachments that are not
-	Faulty                     int                // objects with faults
+	Faulty                     int                // objects with faults, and those that cannot be used
 	Guard                      guard.Stats
 	Names                      domains.Stats  // of the keeper of names
 	Heard                      domains.Counts // what became of what it has heard
@@ -90,6 +90,11 @@ func (c *Core) tell() Stats {
 	}
 	for _, r := range c.notes.reported {
 		if len(r.Faults) > 0 || r.Here != "" {
+			s.Faulty++
+		}
+	}
+	for key := range c.notes.unreadable {
+		if c.objects[key] == nil { // it never could be used, and has no conditions
 			s.Faulty++
 		}
 	}

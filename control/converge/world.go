@@ -36,8 +36,9 @@ func newWorld() world {
 func (c *Core) upsert(key datastore.Key, o v3.Object) {
 	old, had := c.objects[key]
 	c.objects[key] = o
+	_, faulty := c.notes.unreadable[key] // it is taken anew, so that its faults are told as long as it has them
 	c.notes.read(key, nil)
-	if had && old.GetUID() == o.GetUID() && old.GetGeneration() == o.GetGeneration() && o.GetGeneration() > 0 && maps.Equal(old.GetLabels(), o.GetLabels()) {
+	if had && !faulty && old.GetUID() == o.GetUID() && old.GetGeneration() == o.GetGeneration() && o.GetGeneration() > 0 && maps.Equal(old.GetLabels(), o.GetLabels()) {
 		return
 	}
 	c.feed(key, o)
@@ -125,6 +126,7 @@ func (c *Core) feed(key datastore.Key, o v3.Object) {
 			err = c.guard.Upsert(converted)
 		}
 		c.noteConversion(key, warnings, err)
+	case *v3.PendingChange: // package pending heeds it
 	case *v3.HostEndpoint:
 		if delete(c.own, key); o.Spec.Node == c.Node {
 			c.own[key] = struct{}{}

@@ -37,6 +37,8 @@ func (s *lone) Watch(ctx context.Context, _ datastore.Scope, _ datastore.Revisio
 	return ctx.Err()
 }
 
+func (s *lone) UpdateStatus(_ context.Context, o v3.Object) (v3.Object, error) { return o, nil }
+
 func (s *lone) Delete(context.Context, datastore.Key, datastore.Precondition) error {
 	close(s.undone)
 	return nil

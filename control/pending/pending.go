@@ -4,11 +4,13 @@
 // put the objects back (Undo), so that it happens also to who has locked himself
 // out.
 //
-//	Begin ► objects change ► Confirm, or Undo when its time is over
+//	Begin ► objects change ► Made ► Confirm, or Undo when its time is over
 //
 // A change that ends half-way is undone as a whole one is. What others change
 // meanwhile in the same objects is undone with it: two changes of one object are
-// not both pending (Begin refuses the second).
+// not both pending (Begin refuses the second). From when it begins to be undone a
+// change cannot be confirmed any more, since half of it is not what anybody has
+// confirmed; and whoever is still making it puts back what he made too late.
 package pending
 
 import (
@@ -19,25 +21,39 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v3 "margay.dev/margay/api/v3"
 	"margay.dev/margay/datastore"
 )
 
-// ErrPending is why a change cannot begin: one of its objects is in another.
-var ErrPending = errors.New("it is in another change, which nobody has confirmed yet")
+// Why a change cannot begin, and why it cannot go on or stand.
+var (
+	ErrPending = errors.New("it is in another change, which nobody has confirmed yet")
+	ErrOver    = errors.New("its time is over, and it is undone")
+)
+
+// Undoing is the condition of a change that is being undone.
+const Undoing = "Undoing"
+
+// Change is one that has begun, for who makes it. The methods of a nil Change find
+// nothing wrong.
+type Change struct {
+	store  datastore.Store
+	record *v3.PendingChange
+}
 
 // Begin writes down how to undo a change of the objects with some keys, before it
 // is made. It fails with ErrPending where one of them is in a pending change already.
-func Begin(ctx context.Context, s datastore.Store, name string, within time.Duration, keys []datastore.Key) error {
+func Begin(ctx context.Context, s datastore.Store, name string, within time.Duration, keys []datastore.Key) (*Change, error) {
 	others, err := all(ctx, s)
 	if err != nil {
-		return fmt.Errorf("begin change: %w", err)
+		return nil, fmt.Errorf("begin change: %w", err)
 	}
 	for _, o := range others {
 		if at := slices.IndexFunc(keys, func(k datastore.Key) bool { return concerns(o, k) }); at >= 0 {
-			return fmt.Errorf("begin change of %v: %w: confirm %s first, or wait", keys[at], ErrPending, o.Name)
+			return nil, fmt.Errorf("begin change of %v: %w: confirm %s first, or wait", keys[at], ErrPending, o.Name)
 		}
 	}
 	c := &v3.PendingChange{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -49,18 +65,62 @@ func Begin(ctx context.Context, s datastore.Store, name string, within time.Dura
 			c.Spec.Created = append(c.Spec.Created, v3.ObjectName(k))
 			continue
 		case err != nil:
-			return fmt.Errorf("begin change: %w", err)
+			return nil, fmt.Errorf("begin change: %w", err)
 		}
 		text, err := json.Marshal(bare(before))
 		if err != nil {
-			return fmt.Errorf("begin change of %v: %w", k, err)
+			return nil, fmt.Errorf("begin change of %v: %w", k, err)
 		}
 		c.Spec.Before = append(c.Spec.Before, string(text))
 	}
-	if _, err := s.Create(ctx, c); err != nil {
-		return fmt.Errorf("begin change: %w", err)
+	o, err := s.Create(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("begin change: %w", err)
+	}
+	return &Change{s, o.(*v3.PendingChange)}, nil
+}
+
+// Pending fails with ErrOver when the change must not go on: it is being undone, or
+// was, or was confirmed before it was whole, which nobody can tell apart any more.
+func (c *Change) Pending(ctx context.Context) error {
+	if c == nil {
+		return nil
+	}
+	now, err := current(ctx, c.store, c.record)
+	if err == nil && (now == nil || undoing(now)) {
+		err = ErrOver
+	}
+	if err != nil {
+		return fmt.Errorf("change %s: %w", c.record.Name, err)
 	}
 	return nil
+}
+
+// Made says that all of the change is made, or as much as will be. If it was over
+// before that, it puts everything back, also what was written behind the backs of
+// those who have undone it, and fails with ErrOver.
+func (c *Change) Made(ctx context.Context) error {
+	err := c.Pending(ctx)
+	if !errors.Is(err, ErrOver) {
+		return err
+	}
+	return errors.Join(err, restore(ctx, c.store, c.record, func() (bool, error) { return true, nil }))
+}
+
+// current is a change as it is stored now; nil: it is gone.
+func current(ctx context.Context, s datastore.Store, c *v3.PendingChange) (*v3.PendingChange, error) {
+	o, err := s.Get(ctx, datastore.KeyOf(c))
+	switch {
+	case errors.Is(err, datastore.ErrNotFound), err == nil && o.GetUID() != c.UID:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return o.(*v3.PendingChange), nil
+}
+
+func undoing(c *v3.PendingChange) bool {
+	return meta.IsStatusConditionTrue(c.Status.Conditions, Undoing)
 }
 
 // bare is an object without what the store alone says of it, so that it can be put
@@ -98,7 +158,7 @@ func all(ctx context.Context, s datastore.Store) ([]*v3.PendingChange, error) {
 
 // Confirm has a change stand, and gives its name; without one it means the only
 // change that is pending. It fails with datastore.ErrNotFound where there is none,
-// because its time is over for instance, and with datastore.ErrInvalid where there
+// with ErrOver where it is being undone, and with datastore.ErrInvalid where there
 // are several to choose from.
 func Confirm(ctx context.Context, s datastore.Store, name string) (string, error) {
 	if name == "" {
@@ -113,21 +173,79 @@ func Confirm(ctx context.Context, s datastore.Store, name string) (string, error
 		}
 		name = changes[0].Name
 	}
-	if err := s.Delete(ctx, datastore.Key{Kind: v3.KindPendingChange, Name: name}, datastore.Precondition{}); err != nil {
+	if err := confirm(ctx, s, datastore.Key{Kind: v3.KindPendingChange, Name: name}); err != nil {
 		return "", fmt.Errorf("confirm change %s: %w", name, err)
 	}
 	return name, nil
 }
 
+// confirm deletes a change, unless it is being undone.
+func confirm(ctx context.Context, s datastore.Store, key datastore.Key) error {
+	for {
+		o, err := s.Get(ctx, key)
+		if err != nil {
+			return err
+		}
+		if undoing(o.(*v3.PendingChange)) {
+			return ErrOver
+		}
+		err = s.Delete(ctx, key, datastore.Precondition{UID: string(o.GetUID()), ResourceVersion: o.GetResourceVersion()})
+		if !errors.Is(err, datastore.ErrConflict) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
 // Undo puts back what was before a change, and deletes the change. It may be done
 // by several at once, and again after it ended half-way; what is as before already
-// is left alone. A change that was confirmed meanwhile is not undone any further.
+// is left alone. A change that was confirmed before is not undone, and one that has
+// begun to be undone cannot be confirmed.
 func Undo(ctx context.Context, s datastore.Store, c *v3.PendingChange) error {
-	key := datastore.KeyOf(c)
+	if there, err := claim(ctx, s, c); err != nil || !there {
+		return err
+	}
+	there := func() (bool, error) {
+		now, err := current(ctx, s, c)
+		return now != nil, err
+	}
+	if err := restore(ctx, s, c, there); err != nil {
+		return fmt.Errorf("undo change %s: %w", c.Name, err)
+	}
+	err := s.Delete(ctx, datastore.KeyOf(c), datastore.Precondition{UID: string(c.UID)})
+	if errors.Is(err, datastore.ErrConflict) {
+		return nil // it is gone, and there is another of its name
+	}
+	return gone(err)
+}
+
+// claim marks a change as one that is being undone, and reports whether it is there.
+func claim(ctx context.Context, s datastore.Store, c *v3.PendingChange) (there bool, err error) {
+	for {
+		now, err := current(ctx, s, c)
+		if err != nil || now == nil || undoing(now) {
+			return now != nil, err
+		}
+		meta.SetStatusCondition(&now.Status.Conditions, metav1.Condition{
+			Type: Undoing, Status: metav1.ConditionTrue, Reason: "NotConfirmed", Message: "nobody has confirmed it in time: what was before is put back",
+		})
+		_, err = s.UpdateStatus(ctx, now)
+		switch {
+		case err == nil:
+			return true, nil
+		case errors.Is(err, datastore.ErrConflict) && ctx.Err() == nil, errors.Is(err, datastore.ErrNotFound):
+			continue // somebody came between
+		}
+		return false, err
+	}
+}
+
+// restore puts back what was before a change, each object while there says so: else
+// somebody else has done it all, and what is there now is newer.
+func restore(ctx context.Context, s datastore.Store, c *v3.PendingChange, there func() (bool, error)) error {
 	var faults []error
 	each := func(undo func() error) bool {
-		now, err := s.Get(ctx, key)
-		if errors.Is(err, datastore.ErrNotFound) || err == nil && now.GetUID() != c.UID {
+		is, err := there()
+		if err == nil && !is {
 			return false
 		}
 		if err == nil {
@@ -148,10 +266,7 @@ func Undo(ctx context.Context, s datastore.Store, c *v3.PendingChange) error {
 			return errors.Join(faults...)
 		}
 	}
-	if len(faults) > 0 {
-		return fmt.Errorf("undo change %s: %w", c.Name, errors.Join(faults...))
-	}
-	return gone(s.Delete(ctx, key, datastore.Precondition{UID: string(c.UID)}))
+	return errors.Join(faults...)
 }
 
 // putBack makes an object what it was.
@@ -166,7 +281,7 @@ func putBack(ctx context.Context, s datastore.Store, text string) error {
 
 // gone has nothing against what is not there.
 func gone(err error) error {
-	if errors.Is(err, datastore.ErrNotFound) || errors.Is(err, datastore.ErrConflict) {
+	if errors.Is(err, datastore.ErrNotFound) {
 		return nil
 	}
 	return err

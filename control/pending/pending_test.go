@@ -46,6 +46,13 @@ func (s *store) Update(ctx context.Context, o v3.Object) (v3.Object, error) {
 	return s.Store.Update(ctx, o)
 }
 
+func (s *store) UpdateStatus(ctx context.Context, o v3.Object) (v3.Object, error) {
+	if err := s.spend(); err != nil {
+		return nil, err
+	}
+	return s.Store.UpdateStatus(ctx, o)
+}
+
 func (s *store) Delete(ctx context.Context, k datastore.Key, only datastore.Precondition) error {
 	if err := s.spend(); err != nil {
 		return err
@@ -119,7 +126,7 @@ var keys = []datastore.Key{{Kind: "Tier", Name: "changed"}, {Kind: "NetworkSet",
 
 // change is the change, as margayctl makes it.
 func change(ctx context.Context, s datastore.Store) error {
-	if err := pending.Begin(ctx, s, "c", time.Minute, keys); err != nil {
+	if _, err := pending.Begin(ctx, s, "c", time.Minute, keys); err != nil {
 		return err
 	}
 	if _, _, err := datastore.Apply(ctx, s, tier("changed", 9)); err != nil {
@@ -182,7 +189,7 @@ func TestConfirmedChangeStands(t *testing.T) {
 		t.Fatal(err)
 	}
 	record := pendings(t, s)[0]
-	if err := pending.Begin(t.Context(), s, "d", time.Minute, keys[2:]); !errors.Is(err, pending.ErrPending) {
+	if _, err := pending.Begin(t.Context(), s, "d", time.Minute, keys[2:]); !errors.Is(err, pending.ErrPending) {
 		t.Errorf("a second change of an object: %v, want ErrPending", err)
 	}
 	if name, err := pending.Confirm(t.Context(), s, ""); err != nil || name != "c" {
@@ -205,7 +212,7 @@ func TestKeeper(t *testing.T) {
 	s := open(t)
 	put(t, s, tier("changed", 1), tier("kept", 1))
 	before := holds(t, s)
-	if err := pending.Begin(t.Context(), s, "lost", time.Second, keys[:1]); err != nil {
+	if _, err := pending.Begin(t.Context(), s, "lost", time.Second, keys[:1]); err != nil {
 		t.Fatal(err)
 	}
 	put(t, s, tier("changed", 9))
@@ -215,7 +222,7 @@ func TestKeeper(t *testing.T) {
 		k := pending.Keeper{Store: s, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 		go func() { done <- k.Run(ctx) }()
 	}
-	if err := pending.Begin(t.Context(), s, "good", time.Second, []datastore.Key{{Kind: "Tier", Name: "kept"}}); err != nil {
+	if _, err := pending.Begin(t.Context(), s, "good", time.Second, []datastore.Key{{Kind: "Tier", Name: "kept"}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := pending.Confirm(t.Context(), s, "good"); err != nil {
@@ -234,5 +241,81 @@ func TestKeeper(t *testing.T) {
 	}
 	if after := holds(t, s); after != before {
 		t.Errorf("it came to\n%s\nfrom\n%s", after, before)
+	}
+}
+
+// A change that has begun to be undone cannot be confirmed any more, however much is
+// undone of it: half of it is what nobody has confirmed.
+func TestHalfUndoneIsNotConfirmed(t *testing.T) {
+	for budget := 1; ; budget++ {
+		s := open(t)
+		put(t, s, tier("changed", 1), set("deleted", "10.0.0.0/8", "fd00::/8"))
+		before := holds(t, s)
+		if err := change(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		record := pendings(t, s)[0]
+		s.left = budget
+		err := pending.Undo(t.Context(), s, record)
+		s.left = -1
+		if err == nil {
+			return
+		}
+		if _, err := pending.Confirm(t.Context(), s, ""); !errors.Is(err, pending.ErrOver) {
+			t.Errorf("confirmed when %d writes of its undoing were made: %v", budget, err)
+		}
+		if err := pending.Undo(t.Context(), s, record); err != nil {
+			t.Fatal(err)
+		}
+		if after := holds(t, s); after != before {
+			t.Errorf("undone in two steps it came to\n%s\nfrom\n%s", after, before)
+		}
+	}
+}
+
+// What is still written of a change when its time is over does not stay: who makes
+// it hears of that, and puts it back.
+func TestMadeTooLate(t *testing.T) {
+	for when, over := range map[string]func(t *testing.T, s *store){
+		"while it is undone": func(t *testing.T, s *store) {
+			s.left = 2
+			if err := pending.Undo(t.Context(), s, pendings(t, s)[0]); !errors.Is(err, errKilled) {
+				t.Fatal(err)
+			}
+			s.left = -1
+		},
+		"when it was undone": func(t *testing.T, s *store) {
+			if err := pending.Undo(t.Context(), s, pendings(t, s)[0]); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(when, func(t *testing.T) {
+			s := open(t)
+			put(t, s, tier("changed", 1), set("deleted", "10.0.0.0/8", "fd00::/8"))
+			before := holds(t, s)
+			c, err := pending.Begin(t.Context(), s, "c", time.Minute, keys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(c.Pending(t.Context()), c.Made(t.Context())); err != nil {
+				t.Errorf("in time: %v", err)
+			}
+			over(t, s)
+			put(t, s, tier("changed", 9), tier("added", 3)) // somebody was slow
+			for what, err := range map[string]error{"goes on": c.Pending(t.Context()), "is made": c.Made(t.Context())} {
+				if !errors.Is(err, pending.ErrOver) {
+					t.Errorf("its time is over, and it %s: %v", what, err)
+				}
+			}
+			for _, record := range pendings(t, s) { // its keeper tries again
+				if err := pending.Undo(t.Context(), s, record); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if after := holds(t, s); after != before {
+				t.Errorf("it came to\n%s\nfrom\n%s", after, before)
+			}
+		})
 	}
 }

@@ -77,39 +77,39 @@ func (t *Tool) change(cmd *cobra.Command, args []string, within time.Duration, p
 		return err
 	}
 	return t.With(cmd.Context(), func(ctx context.Context, s datastore.Store) error {
-		begun := false
-		for range changeTries {
-			o, err := s.Get(ctx, keys[0])
-			if err != nil {
-				return err
-			}
-			if o, err = to(o); err == nil {
-				o, err = datastore.Admit(o)
-			}
-			if err != nil {
-				fmt.Fprintln(t.Err, about(keys[0].String(), err))
-				return ErrTold
-			}
-			if !begun { // what cannot be made needs no undoing
-				if err := t.begin(ctx, s, within, keys); err != nil {
-					return err
-				}
-				begun = true
-			}
-			_, err = s.Update(ctx, o)
-			if err == nil {
-				fmt.Fprintf(t.Out, "%v %s\nSuccessfully %s 1 '%s' resource(s)\n", keys[0], past, past, keys[0].Kind)
-			}
-			if !errors.Is(err, datastore.ErrConflict) {
-				return err
-			}
+		change, err := t.begin(ctx, s, within, keys)
+		if err == nil {
+			err = rewrite(ctx, s, keys[0], to)
 		}
-		return fmt.Errorf("%v: %w", keys[0], datastore.ErrConflict)
+		if err == nil {
+			err = change.Made(ctx)
+		}
+		if err == nil {
+			fmt.Fprintf(t.Out, "%v %s\nSuccessfully %s 1 '%s' resource(s)\n", keys[0], past, past, keys[0].Kind)
+		}
+		return err
 	})
 }
 
-// patched is an object as a patch has it. It stays the same object.
-func patched(o v3.Object, edit func(fields any) (any, error)) (v3.Object, error) {
+// rewrite puts what a function makes of an object in its place.
+func rewrite(ctx context.Context, s datastore.Store, key datastore.Key, to func(v3.Object) (v3.Object, error)) error {
+	for range changeTries {
+		o, err := s.Get(ctx, key)
+		if err != nil {
+			return err
+		}
+		if o, err = to(o); err != nil {
+			return fmt.Errorf("%v: %w", key, err)
+		}
+		if _, err = s.Update(ctx, o); !errors.Is(err, datastore.ErrConflict) {
+			return err
+		}
+	}
+	return fmt.Errorf("%v: %w", key, datastore.ErrConflict)
+}
+
+// patched is an object with fields of a patch. It stays the same object.
+func patched(o v3.Object, patch map[string]any) (v3.Object, error) {
 	key := datastore.KeyOf(o)
 	text, err := json.Marshal(o)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"margay.dev/margay/control/pending"
 	"margay.dev/margay/datastore"
 )
 
@@ -17,7 +18,7 @@ type tally struct {
 	past   string         // created, applied
 	done   map[string]int // by kind
 	failed int
-	lost   error // the store could not be used: what came after was not tried
+	lost   error // the store could not be used, or the change may not go on: what came after was not tried
 }
 
 func (t *Tool) tally(past string) *tally { return &tally{t: t, past: past, done: make(map[string]int)} }
@@ -28,7 +29,7 @@ func (y *tally) told(kind, name, outcome string, err error) {
 	if err != nil {
 		y.failed++
 		fmt.Fprintln(y.t.Err, about(name, err))
-		if errors.Is(err, datastore.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		if errors.Is(err, datastore.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, pending.ErrOver) {
 			y.lost = err
 		}
 		return
@@ -37,8 +38,12 @@ func (y *tally) told(kind, name, outcome string, err error) {
 	fmt.Fprintf(y.t.Out, "%s %s\n", name, outcome)
 }
 
-// end tells the sum, as calicoctl does.
-func (y *tally) end() error {
+// end tells the sum, as calicoctl does; over is why nothing of it holds, though it
+// was made.
+func (y *tally) end(over error) error {
+	if over != nil {
+		return over
+	}
 	var parts []string
 	for _, kind := range slices.Sorted(maps.Keys(y.done)) {
 		parts = append(parts, fmt.Sprintf("%d '%s' resource(s)", y.done[kind], kind))

@@ -59,12 +59,17 @@ wrong, nothing is. What the store then refuses is told, and the rest goes on.` +
 				return err
 			}
 			return t.With(cmd.Context(), func(ctx context.Context, s datastore.Store) error {
-				if err := t.begin(ctx, s, within, keysOf(documents)); err != nil {
+				change, err := t.begin(ctx, s, within, keysOf(documents))
+				if err != nil {
 					return err
 				}
 				y := t.tally(v.past)
 				for _, d := range documents {
-					outcome, err := v.do(ctx, s, d.object)
+					var outcome string
+					err := change.Pending(ctx)
+					if err == nil {
+						outcome, err = v.do(ctx, s, d.object)
+					}
 					if skip && errors.Is(err, datastore.ErrExists) {
 						fmt.Fprintf(t.Out, "%s is there already\n", d.name())
 						continue
@@ -73,7 +78,7 @@ wrong, nothing is. What the store then refuses is told, and the rest goes on.` +
 						break
 					}
 				}
-				return y.end()
+				return y.end(change.Made(ctx))
 			})
 		},
 	})
@@ -136,12 +141,16 @@ func (t *Tool) remove() *cobra.Command {
 				return err
 			}
 			return t.With(cmd.Context(), func(ctx context.Context, s datastore.Store) error {
-				if err := t.begin(ctx, s, within, keys); err != nil {
+				change, err := t.begin(ctx, s, within, keys)
+				if err != nil {
 					return err
 				}
 				y := t.tally("deleted")
 				for _, key := range keys {
-					err := s.Delete(ctx, key, datastore.Precondition{})
+					err := change.Pending(ctx)
+					if err == nil {
+						err = s.Delete(ctx, key, datastore.Precondition{})
+					}
 					if skip && errors.Is(err, datastore.ErrNotFound) {
 						fmt.Fprintf(t.Out, "%v is not there\n", key)
 						continue
@@ -150,7 +159,7 @@ func (t *Tool) remove() *cobra.Command {
 						break
 					}
 				}
-				return y.end()
+				return y.end(change.Made(ctx))
 			})
 		},
 	})
@@ -219,17 +228,19 @@ func confirmable(cmd *cobra.Command, within *time.Duration) {
 	cmd.Flags().DurationVar(within, "confirm-within", 0, "undo the change after so long, a second to a day, unless it is confirmed")
 }
 
-// begin writes down how to undo a change that must be confirmed.
-func (t *Tool) begin(ctx context.Context, s datastore.Store, within time.Duration, keys []datastore.Key) error {
-	if within == 0 {
-		return nil
+// begin writes down how to undo a change that must be confirmed; one that need not
+// be is nil.
+func (t *Tool) begin(ctx context.Context, s datastore.Store, within time.Duration, keys []datastore.Key) (*pending.Change, error) {
+	if within == 0 || len(keys) == 0 {
+		return nil, nil
 	}
 	name := "change-" + t.Now().UTC().Format("20060102-150405.000")
-	if err := pending.Begin(ctx, s, name, within, keys); err != nil {
-		return err
+	change, err := pending.Begin(ctx, s, name, within, keys)
+	if err != nil {
+		return nil, err
 	}
 	fmt.Fprintf(t.Out, "%s is undone in %v, unless you say: margayctl confirm %s\n", name, within, name)
-	return nil
+	return change, nil
 }
 
 // confirm has a change stand.

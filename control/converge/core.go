@@ -42,6 +42,9 @@ type Report struct {
 	Ours   bool     // it is this node's: nobody else says whether it is in force
 }
 
+// well reports whether nothing is wrong.
+func (r Report) well() bool { return len(r.Faults) == 0 && r.Here == "" }
+
 // Options say whom a Core serves. Node, Book and Log are needed.
 type Options struct {
 	Node   string
@@ -241,9 +244,11 @@ func (c *Core) end() {
 // take takes what a store tells, and what else it has told meanwhile.
 func (c *Core) take(events []datastore.Event) {
 	for {
+		began := time.Now()
 		for i := range events {
 			c.event(&events[i])
 		}
+		c.stats.Calculating += time.Since(began)
 		select {
 		case events = <-c.events:
 		default:

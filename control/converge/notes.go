@@ -16,6 +16,7 @@ type notes struct {
 	unplaced   map[datastore.Key]string   // with its place in the network
 	changed    map[datastore.Key]struct{}
 	reported   map[datastore.Key]Report
+	faulty     int // of those reported, that are not well
 }
 
 func newNotes() notes {
@@ -50,6 +51,16 @@ func (n *notes) forget(key datastore.Key) {
 	n.changed[key] = struct{}{}
 }
 
+// report notes what is reported of an object.
+func (n *notes) report(key datastore.Key, r Report) {
+	if !n.reported[key].well() {
+		n.faulty--
+	}
+	if n.reported[key] = r; !r.well() {
+		n.faulty++
+	}
+}
+
 // reportChanged reports what has changed since the last time: what is wrong at once,
 // and what is well when the forwarder has acknowledged it.
 func (c *Core) reportChanged(acknowledged bool) {
@@ -57,6 +68,7 @@ func (c *Core) reportChanged(acknowledged bool) {
 	for key := range n.changed {
 		o := c.objects[key]
 		if o == nil { // it is gone, or nobody has written it
+			n.report(key, Report{})
 			delete(n.reported, key)
 			delete(n.changed, key)
 			continue
@@ -75,7 +87,7 @@ func (c *Core) reportChanged(acknowledged bool) {
 		if old, told := n.reported[key]; told && reflect.DeepEqual(old, r) {
 			continue
 		}
-		n.reported[key] = r
+		n.report(key, r)
 		for _, f := range r.Faults {
 			c.Log.Warn("an object is not in force as it says", "object", key, "why", f)
 		}

@@ -3,6 +3,7 @@ package converge
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"margay.dev/margay/control/domains"
@@ -16,7 +17,7 @@ type Stats struct {
 	Flushes, Snapshots, Deltas uint64             // calculations, and commits
 	Failures                   uint64             // commits that were refused
 	Sent                       uint64             // bytes of commits
-	Calculating, Applying      time.Duration      // spent on calculations, and until commits were acknowledged
+	Calculating, Applying      time.Duration      // spent on what the store tells and what follows from it, and until commits were acknowledged
 	Synced                     bool               // the store has told all that it holds
 	Away                       bool               // it does not answer now
 	Held                       bool               // it is being mended: nothing is changed
@@ -66,7 +67,8 @@ func (c *Core) idle() bool {
 		(!c.dirty || !c.synced || !c.ready) && c.guard.Folding() == nil
 }
 
-// tell is what Stats tells.
+// tell is what Stats tells. It is asked often, so its work is that of the node's own
+// attachments, however large the cluster is.
 func (c *Core) tell() Stats {
 	s := c.stats
 	s.Synced, s.Away, s.Held, s.Guard = c.synced, c.away != nil, !c.ready, c.guard.Stats()
@@ -79,23 +81,10 @@ func (c *Core) tell() Stats {
 	if s.Idle = c.idle(); s.Idle && s.InForce {
 		s.Revision = c.told
 	}
-	s.Objects, s.Endpoints = map[string]int{}, c.network.Endpoints()
-	for key := range c.objects {
-		s.Objects[key.Kind]++
-	}
+	s.Objects, s.Endpoints, s.Faulty = maps.Clone(c.kinds), c.network.Endpoints(), c.notes.faulty
 	for k := range c.attached {
 		if !c.stands(k).InForce {
 			s.NotInForce++
-		}
-	}
-	for _, r := range c.notes.reported {
-		if len(r.Faults) > 0 || r.Here != "" {
-			s.Faulty++
-		}
-	}
-	for key := range c.notes.unreadable {
-		if c.objects[key] == nil { // it never could be used, and has no conditions
-			s.Faulty++
 		}
 	}
 	return s

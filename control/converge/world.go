@@ -21,6 +21,7 @@ import (
 // world is what a store has told.
 type world struct {
 	objects map[datastore.Key]v3.Object
+	kinds   map[string]int // how many of them are of each kind
 	pools   map[string]netip.Prefix
 	felix   map[string]*v3.FelixConfiguration
 	own     map[datastore.Key]struct{} // host endpoints of this node
@@ -28,15 +29,16 @@ type world struct {
 }
 
 func newWorld() world {
-	return world{objects: map[datastore.Key]v3.Object{}, pools: map[string]netip.Prefix{}, felix: map[string]*v3.FelixConfiguration{}, own: map[datastore.Key]struct{}{}, ready: true}
+	return world{objects: map[datastore.Key]v3.Object{}, kinds: map[string]int{}, pools: map[string]netip.Prefix{}, felix: map[string]*v3.FelixConfiguration{}, own: map[datastore.Key]struct{}{}, ready: true}
 }
 
 // upsert takes an object as it is now. One of which nothing has changed but what is
 // reported of it changes nothing.
 func (c *Core) upsert(key datastore.Key, o v3.Object) {
 	old, had := c.objects[key]
-	c.objects[key] = o
-	_, faulty := c.notes.unreadable[key] // it is taken anew, so that its faults are told as long as it has them
+	if c.objects[key] = o; !had {
+		c.kinds[key.Kind]++
+	}
 	c.notes.read(key, nil)
 	if had && !faulty && old.GetUID() == o.GetUID() && old.GetGeneration() == o.GetGeneration() && o.GetGeneration() > 0 && maps.Equal(old.GetLabels(), o.GetLabels()) {
 		return
@@ -47,7 +49,12 @@ func (c *Core) upsert(key datastore.Key, o v3.Object) {
 
 // remove takes that there is no such object any more.
 func (c *Core) remove(key datastore.Key) {
-	delete(c.objects, key)
+	if _, had := c.objects[key]; had {
+		delete(c.objects, key)
+		if c.kinds[key.Kind]--; c.kinds[key.Kind] == 0 {
+			delete(c.kinds, key.Kind)
+		}
+	}
 	c.notes.forget(key)
 	c.dirty = true
 	switch key.Kind {

@@ -26,6 +26,13 @@ func (g *Guard) Folding() <-chan struct{} {
 	return g.fold.done
 }
 
+// noteSlow notes a program that has come to be judged faster if it were folded.
+func (g *Guard) noteSlow(p *program) {
+	if p.wantsFold() {
+		g.slow[p.id] = struct{}{}
+	}
+}
+
 // startFold begins to compile what would be judged faster, if nothing is being
 // compiled.
 func (g *Guard) startFold() {
@@ -34,9 +41,13 @@ func (g *Guard) startFold() {
 	}
 	f := &fold{done: make(chan struct{}), work: map[uint32]*compilation{}}
 	rules := 0
-	for _, id := range slices.Sorted(maps.Keys(g.programs)) {
+	for _, id := range slices.Sorted(maps.Keys(g.slow)) {
 		p := g.programs[id]
-		if !p.wantsFold() || f.work[p.line] != nil || rules > 0 && rules+len(p.rules) > foldRules {
+		if p == nil || !p.wantsFold() {
+			delete(g.slow, id)
+			continue
+		}
+		if f.work[p.line] != nil || rules > 0 && rules+len(p.rules) > foldRules {
 			continue
 		}
 		rules += max(len(p.rules), 1)
@@ -65,6 +76,7 @@ func (r *round) finish() {
 	default:
 		return
 	}
+	r.made = true
 	work := r.fold.work
 	r.Guard.fold = nil
 	replaced := map[*program]bool{}

@@ -43,7 +43,9 @@ type Guard struct {
 	rules    map[uint32]int                // programs that name a rule
 	lastID   uint32
 	judged   map[policy.Key]*Stages
-	fold     *fold // in the background
+	unstaged map[policy.Key]struct{} // those of judged of which what is staged is not reported on
+	slow     map[uint32]struct{}     // programs that may have to be folded
+	fold     *fold                   // in the background
 
 	refusals refusals
 	stats    Stats
@@ -91,7 +93,7 @@ func New(node string) *Guard {
 	g := &Guard{
 		Calculation: policy.New(node), literals: classifier.NewLiterals(), classes: map[label.Class][]classifier.SetID{},
 		sets: map[classifier.SetID]*set{}, dying: map[classifier.SetID]struct{}{}, programs: map[uint32]*program{}, lists: map[*classifier.Rule]*program{},
-		rules: map[uint32]int{}, judged: map[policy.Key]*Stages{}, refusals: noRefusals(), short: shortList,
+		rules: map[uint32]int{}, judged: map[policy.Key]*Stages{}, unstaged: map[policy.Key]struct{}{}, slow: map[uint32]struct{}{}, refusals: noRefusals(), short: shortList,
 	}
 	g.labels = label.New(watcher{g})
 	g.options.Literals, g.options.Editable = g.literals, true
@@ -118,6 +120,7 @@ func (w watcher) ClassBorn(c label.Class, sets []classifier.SetID) {
 	w.classes[c] = slices.Clone(sets)
 	for _, p := range w.programs {
 		p.loaded.AddClass(uint32(c), sets)
+		w.noteSlow(p)
 	}
 }
 
@@ -144,7 +147,9 @@ func (g *Guard) Flush() *Update {
 	r.release()
 	r.retry()
 	g.rename(r.u, changes.Rules)
-	g.literals.Retain(g.anonymous())
+	if r.made {
+		g.literals.Retain(g.anonymous())
+	}
 	g.labels.Reclaim()
 	r.tell(changes.Conditions)
 	g.startFold()
@@ -157,6 +162,7 @@ type round struct {
 	u    *Update
 	gone []*Stages // that nobody has any more when the round is over
 	room bool      // something has left the label table
+	made bool      // programs or sets were made, or are gone, so that literal sets may be nobody's
 }
 
 // put gives an endpoint the judgements that resources make, if all of it fits.
@@ -176,10 +182,13 @@ func (r *round) exchange(key policy.Key, now *Stages) {
 	if old := r.judged[key]; old != nil {
 		r.gone = append(r.gone, old)
 	}
+	delete(r.unstaged, key)
 	if r.u.Stages[key] = now; now == nil {
 		delete(r.judged, key)
-	} else {
-		r.judged[key] = now
+		return
+	}
+	if r.judged[key] = now; now.unstaged != nil {
+		r.unstaged[key] = struct{}{}
 	}
 }
 

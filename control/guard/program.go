@@ -37,6 +37,7 @@ func (r *round) build(rules []classifier.Rule, base *program) (*program, error) 
 	if err := r.whole(rules); err != nil {
 		return nil, err
 	}
+	r.made = true
 	p := r.edit(rules, base)
 	if p == nil {
 		var err error
@@ -172,6 +173,7 @@ func (r *round) add(p *program) error {
 		r.name(p.rules[i].ID)
 	}
 	r.programs[p.id], r.lists[first(p.rules)] = p, p
+	r.noteSlow(p)
 	r.u.Delta.Set.Programs = append(r.u.Delta.Set.Programs, dataplane.Program{ID: p.id, Image: p.loaded.Image()})
 	return nil
 }
@@ -179,6 +181,7 @@ func (r *round) add(p *program) error {
 // remove takes a program out of the dataplane, with what only it named. What
 // came into being by this very update is not sent at all.
 func (r *round) remove(p *program) {
+	r.made = true
 	delete(r.programs, p.id)
 	if r.lists[first(p.rules)] == p {
 		delete(r.lists, first(p.rules))

@@ -209,13 +209,13 @@ func (g *Guard) faults() map[policy.Key][]string {
 			say(list.object, fmt.Sprintf("%v; use fewer rules or narrower sets; until it fits, endpoints keep the policy before, and new ones are allowed nothing", w.err))
 		}
 	}
+	for key := range g.unstaged {
+		say(key, fmt.Sprintf("%v; use fewer rules or narrower sets; until it fits, staged policies are not reported on", g.judged[key].unstaged))
+	}
+	if len(g.refusals.sets) == 0 {
+		return own
+	}
 	for key, s := range g.judged {
-		if err := s.unstaged; err != nil {
-			say(key, fmt.Sprintf("%v; use fewer rules or narrower sets; until it fits, staged policies are not reported on", err))
-		}
-		if len(g.refusals.sets) == 0 {
-			continue
-		}
 		for _, p := range s.programs {
 			if err := g.crowded(p); err != nil {
 				say(key, fmt.Sprintf("%v; use narrower sets; until it fits, the members before stay in force", err))

@@ -203,7 +203,7 @@ func (r *round) dropSets() {
 	if len(gone) == 0 || r.labels.Apply(leaves) != nil {
 		return
 	}
-	r.room = true
+	r.room, r.made = true, true
 	for _, id := range gone {
 		s := r.sets[id]
 		delete(r.dying, id)

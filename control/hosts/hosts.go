@@ -119,9 +119,12 @@ func (h *Hosts) Flush() (nft.Change, bool) {
 		}
 	}
 	clear(h.changed)
-	fresh := func(id classifier.SetID) bool { return wanted[id] && !h.sets[id] }
-	for _, s := range h.known(fresh) {
-		c.Sets = append(c.Sets, setChange(&s))
+	fresh := maps.Clone(wanted)
+	maps.DeleteFunc(fresh, func(id classifier.SetID, _ bool) bool { return h.sets[id] })
+	if len(fresh) > 0 { // to ask is work that follows the number of all sets
+		for _, s := range h.known(func(id classifier.SetID) bool { return fresh[id] }) {
+			c.Sets = append(c.Sets, setChange(&s))
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(h.sets)) {
 		if !wanted[id] {

@@ -174,6 +174,9 @@ func (n *Network) owner(p netip.Prefix) (claim, bool) {
 // PutWorkload says what a workload endpoint is.
 func (n *Network) PutWorkload(k attach.Key, w Workload) {
 	old, had := n.workloads[k]
+	if had && old.Node == w.Node && slices.Equal(old.Addresses, w.Addresses) && slices.Equal(old.MAC, w.MAC) {
+		return // only policy sees its labels
+	}
 	moved := !had || old.Node != w.Node
 	if had && moved {
 		n.leave(k, old.Node)

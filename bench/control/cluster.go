@@ -31,7 +31,7 @@ func count(n int) string {
 }
 
 // fill adds to the store what is not there yet, and waits until that is in force.
-func (z size) fill(ctx context.Context, b *bed, _ string) error {
+func (z size) fill(ctx context.Context, b *bed) error {
 	var objects []v3.Object
 	if b.filled.endpoints == 0 {
 		for i := range nodes {

@@ -125,43 +125,78 @@ func (b *bed) apply(ctx context.Context, o v3.Object) error {
 // letIn is the app that the policy of pod a lets in.
 const letIn = 1
 
-// label times one label of a workload of another node, which comes into the set that
+// labelCase is how labels are called in the names of cases, and on the command line.
+const labelCase = "label"
+
+// relabelled is what one label took, after the other.
+type relabelled struct{ took, nanos, octets []float64 }
+
+// label times labels in the small and in the large cluster by turns, so that what else
+// the machine does slows both.
+func (b beds) label(ctx context.Context, s *harness.Session, rounds int) error {
+	var small, large relabelled
+	for i := range rounds {
+		if err := errors.Join(b.small.relabel(ctx, i, &small), b.large.relabel(ctx, i, &large)); err != nil {
+			return err
+		}
+	}
+	report := func(z, peer size, ours, theirs *relabelled) {
+		s.Say("one label of %d workloads: %.0f ns, %.0f B", z.endpoints, harness.Summary(ours.nanos).Median, harness.Summary(ours.octets).Median)
+		for _, m := range []struct {
+			harness.Metric
+			of func(*relabelled) []float64
+		}{
+			{millis("ms_per_change"), func(r *relabelled) []float64 { return r.took }},
+			{harness.Metric{Name: "ns_computed", Unit: "ns"}, func(r *relabelled) []float64 { return r.nanos }},
+			{harness.Metric{Name: "bytes_to_forwarder", Unit: "B"}, func(r *relabelled) []float64 { return r.octets }},
+		} {
+			name, us := labelCase+"/"+z.String(), harness.Summary(m.of(ours))
+			if theirs == nil {
+				s.Report(harness.New(name, m.Metric, us, "", nil, 0, ""))
+				continue
+			}
+			r := harness.New(name, m.Metric, us, peer.String(), harness.Summary(m.of(theirs)), 0, "")
+			if m.Name != "ms_per_change" { // which the store's answer is part of
+				r.WantRatio(1 / flatBudget)
+			}
+			s.Report(r)
+		}
+	}
+	report(b.small.filled, size{}, &small, nil)
+	report(b.large.filled, b.small.filled, &large, &small)
+	return nil
+}
+
+// relabel times one label of a workload of another node, which comes into the set that
 // pod a's policy lets in, or leaves it.
-func (b *bed) label(ctx context.Context, s *harness.Session, name string, z size, rounds int) error {
+func (b *bed) relabel(ctx context.Context, i int, into *relabelled) error {
 	if err := b.settle(ctx); err != nil {
 		return err
 	}
-	var took, nanos, octets []float64
-	for i := range rounds {
-		number, app := i*namespaces%z.endpoints, letIn // of namespace n0, as pod a
-		if b.letIn[number] {
-			app++
-		}
-		b.letIn[number] = !b.letIn[number]
-		w := workload(number, app)
-		before, err := b.lab.AgentStatus(ctx, node)
-		if err != nil {
-			return err
-		}
-		began := time.Now()
-		if _, err := b.store.Update(ctx, w); err != nil {
-			return fmt.Errorf("label a workload: %w", err)
-		}
-		if err := b.settle(ctx); err != nil {
-			return err
-		}
-		took = append(took, time.Since(began).Seconds()*1000)
-		now, err := b.lab.AgentStatus(ctx, node)
-		if err != nil {
-			return err
-		}
-		nanos = append(nanos, float64(now.GetCalculatedNanoseconds()-before.GetCalculatedNanoseconds()))
-		octets = append(octets, float64(now.GetSentBytes()-before.GetSentBytes()))
+	number, app := i*namespaces%b.filled.endpoints, letIn // of namespace n0, as pod a
+	if b.letIn[number] {
+		app++
 	}
-	s.Say("one label of %d workloads: %.0f ns, %.0f B", z.endpoints, harness.Summary(nanos).Median, harness.Summary(octets).Median)
-	s.Report(harness.New(name, millis("ms_per_change"), harness.Summary(took), "", nil, 0, ""))
-	s.Report(harness.New(name, harness.Metric{Name: "ns_computed", Unit: "ns"}, harness.Summary(nanos), "", nil, 0, ""))
-	s.Report(harness.New(name, harness.Metric{Name: "bytes_to_forwarder", Unit: "B"}, harness.Summary(octets), "", nil, 0, ""))
+	b.letIn[number] = !b.letIn[number]
+	w := workload(number, app)
+	before, err := b.lab.AgentStatus(ctx, node)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if _, err := b.store.Update(ctx, w); err != nil {
+		return fmt.Errorf("label a workload: %w", err)
+	}
+	if err := b.settle(ctx); err != nil {
+		return err
+	}
+	into.took = append(into.took, time.Since(began).Seconds()*1000)
+	now, err := b.lab.AgentStatus(ctx, node)
+	if err != nil {
+		return err
+	}
+	into.nanos = append(into.nanos, float64(now.GetCalculatedNanoseconds()-before.GetCalculatedNanoseconds()))
+	into.octets = append(into.octets, float64(now.GetSentBytes()-before.GetSentBytes()))
 	return nil
 }
 

@@ -41,6 +41,7 @@ const (
 	rulesBudget  = 1000 // ms
 	coldBudget   = 5000 // ms
 	memoryBudget = 250  // MiB
+	flatBudget   = 1.1  // of a label in the large cluster to one in the small
 )
 
 // Scenario is control.
@@ -58,22 +59,32 @@ func Scenario() harness.Scenario {
 	}
 }
 
+// beds are a cluster of some size, and one that is larger.
+type beds struct{ small, large *bed }
+
+func (b beds) close() {
+	for _, one := range []*bed{b.small, b.large} {
+		if one != nil {
+			one.close()
+		}
+	}
+}
+
 // step is a case, or what cases need.
 type step struct {
 	name string // of the case; empty for none
-	do   func(ctx context.Context, b *bed, name string) error
+	do   func(ctx context.Context, b beds, name string) error
 }
 
-// steps are in an order in which the store only grows.
+// steps are in an order in which stores only grow.
 func steps(s *harness.Session, rounds int, small, large size) []step {
 	return []step{
-		{"", small.fill},
-		{"change/" + small.String(), func(ctx context.Context, b *bed, name string) error { return b.change(ctx, s, name, rounds) }},
-		{"label/" + small.String(), func(ctx context.Context, b *bed, name string) error { return b.label(ctx, s, name, small, rounds) }},
-		{"rules=12500", func(ctx context.Context, b *bed, name string) error { return b.rules(ctx, s, name) }},
-		{"", large.fill},
-		{"label/" + large.String(), func(ctx context.Context, b *bed, name string) error { return b.label(ctx, s, name, large, rounds) }},
-		{"cold/" + large.String() + "/policies=" + count(large.policies), func(ctx context.Context, b *bed, name string) error { return b.cold(ctx, s, name) }},
+		{"", func(ctx context.Context, b beds, _ string) error { return small.fill(ctx, b.small) }},
+		{"change/" + small.String(), func(ctx context.Context, b beds, name string) error { return b.small.change(ctx, s, name, rounds) }},
+		{"rules=12500", func(ctx context.Context, b beds, name string) error { return b.small.rules(ctx, s, name) }},
+		{"", func(ctx context.Context, b beds, _ string) error { return large.fill(ctx, b.large) }},
+		{labelCase, func(ctx context.Context, b beds, _ string) error { return b.label(ctx, s, rounds) }},
+		{"cold/" + large.String() + "/policies=" + count(large.policies), func(ctx context.Context, b beds, name string) error { return b.large.cold(ctx, s, name) }},
 	}
 }
 
@@ -81,8 +92,9 @@ func play(ctx context.Context, s *harness.Session, all []step) error {
 	if !slices.ContainsFunc(all, func(x step) bool { return x.name != "" && s.Wants(x.name) }) {
 		return nil
 	}
-	s.Say("raise an etcd, and a node with agent and forwarder")
-	b, err := raise(ctx, s)
+	s.Say("raise two etcds, each with a node with agent and forwarder")
+	b, err := raiseBoth(ctx, s)
+	defer b.close()
 	if err != nil {
 		for _, x := range all {
 			if x.name != "" && s.Wants(x.name) {
@@ -91,7 +103,6 @@ func play(ctx context.Context, s *harness.Session, all []step) error {
 		}
 		return nil
 	}
-	defer b.close()
 	for _, x := range all {
 		if x.name != "" && !s.Wants(x.name) {
 			continue
@@ -108,9 +119,17 @@ func play(ctx context.Context, s *harness.Session, all []step) error {
 
 func millis(name string) harness.Metric { return harness.Metric{Name: name, Unit: "ms"} }
 
-// raise raises the node. The other end of its link is there for its address alone.
-func raise(ctx context.Context, s *harness.Session) (*bed, error) {
-	l, err := stage.RaiseAgents(ctx, "ctl", topology, s.Forwarder)
+// raiseBoth raises a node for each size of cluster.
+func raiseBoth(ctx context.Context, s *harness.Session) (b beds, err error) {
+	if b.small, err = raise(ctx, s, "ctl"); err == nil {
+		b.large, err = raise(ctx, s, "ctm")
+	}
+	return b, err
+}
+
+// raise raises a node. The other end of its link is there for its address alone.
+func raise(ctx context.Context, s *harness.Session, name string) (*bed, error) {
+	l, err := stage.RaiseAgents(ctx, name, topology, s.Forwarder)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,8 @@ type Subject struct {
 	// Plant puts a text where the object with the key is kept, or would be, as
 	// somebody might who is no Store.
 	Plant func(key datastore.Key, text string)
+	// Fill plants many, as somebody would who has many.
+	Fill func(texts map[datastore.Key]string)
 	// Forget makes the store forget how it came to what it holds.
 	Forget func()
 }
@@ -50,7 +52,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"what a model says, at random":                  random,
 		"a follower sees what is there":                 following,
 		"a store that was closed says so":               closed,
-		"two thousand objects at once":                  many,
+		"ten thousand objects at once":                  many,
 	} {
 		t.Run(name, func(t *testing.T) { part(t, open(t)) })
 	}

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -185,22 +186,130 @@ func following(t *testing.T, s Subject) {
 	}
 }
 
-// many are planted at once, more than a page, and are all there.
+// many are planted at once, many pages of them: who follows already is told of all, who
+// begins then lists all, and what is applied to some of them is told and nothing else.
 func many(t *testing.T, s Subject) {
-	n := 2000
+	n, some := 10_000, 20
 	if testing.Short() {
-		n = 600 // more than a page, still
+		n, some = 600, 10 // more than a page, still
 	}
-	f := follow(t, s.Store)
-	f.holds(t)
+	ctx := background(t)
+	early := tally(t, s.Store)
+	early.until(t, "it is in sync", func() bool { return early.synced > 0 })
+	key := func(i int) datastore.Key { return setKey(fmt.Sprint("n", i%7), fmt.Sprint("s", i)) }
+	all := make(map[datastore.Key]string, n)
 	for i := range n {
-		key := setKey(fmt.Sprint("n", i%7), fmt.Sprint("s", i))
-		s.Plant(key, fmt.Sprintf(`{"apiVersion":"projectcalico.org/v3","kind":"NetworkSet","metadata":{"name":%q,"namespace":%q},"spec":{"nets":["10.0.0.0/8","fd00::/8"]}}`, key.Name, key.Namespace))
+		k := key(i)
+		all[k] = fmt.Sprintf(`{"apiVersion":"projectcalico.org/v3","kind":"NetworkSet","metadata":{"name":%q,"namespace":%q},"spec":{"nets":["10.0.0.0/8","fd00::/8"]}}`, k.Name, k.Namespace)
 	}
-	count := func(events []datastore.Event) int { return len(strings.Split(picture(events), "; ")) }
-	f.until(t, "all are told", func(e []datastore.Event) bool { return len(e) >= n && count(e) == n })
-	l := listing(t)(s.Other().List(background(t), datastore.Scope{}))
+	s.Fill(all)
+	early.until(t, "all are told", func() bool { return len(early.nets) == n })
+	other := s.Other()
+	l := listing(t)(other.List(ctx, datastore.Scope{}))
 	if len(l.Objects) != n || len(l.Refused) != 0 {
 		t.Errorf("%d objects are listed, and %v refused", len(l.Objects), l.Refused)
+	}
+	if !slices.IsSortedFunc(l.Objects, func(a, b v3.Object) int { return datastore.KeyOf(a).Compare(datastore.KeyOf(b)) }) {
+		t.Error("the list is in no order")
+	}
+	if l := listing(t)(other.List(ctx, datastore.Scope{Kind: v3.KindNetworkSet, Namespace: "n3"})); len(l.Objects) != (n+3)/7 {
+		t.Errorf("%d objects are listed of a seventh of %d", len(l.Objects), n)
+	}
+	late := tally(t, other)
+	late.until(t, "all are listed", func() bool { return late.synced == 1 && late.changes == n })
+	early.restart()
+	late.restart()
+	for i := range some {
+		k := key(i * n / some)
+		if _, outcome, err := datastore.Apply(ctx, s.Store, set(k.Namespace, k.Name, 9)); err != nil || outcome != datastore.Configured {
+			t.Fatalf("apply %v: %s, %v", k, outcome, err)
+		}
+		if _, outcome, err := datastore.Apply(ctx, s.Store, set("new", k.Name, 9)); err != nil || outcome != datastore.Created {
+			t.Fatalf("apply a new one: %s, %v", outcome, err)
+		}
+	}
+	for who, c := range map[string]*count{"who was there before": early, "who came then": late} {
+		c.until(t, who+" is told", func() bool { return c.changes == 2*some && len(c.nets) == n+some })
+		c.mu.Lock()
+		changed := 0
+		for _, nets := range c.nets {
+			if nets == "10.0.9.0/24" {
+				changed++
+			}
+		}
+		if changed != 2*some || c.refused+c.deleted > 0 {
+			t.Errorf("%s has %d that are changed, want %d; %d were refused, %d deleted", who, changed, 2*some, c.refused, c.deleted)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// count is what a follower is told, where that is much.
+type count struct {
+	mu                                sync.Mutex
+	nets                              map[datastore.Key]string
+	changes, refused, deleted, synced int
+	more                              chan struct{} // holds one
+}
+
+// tally follows a store until the test ends, and counts.
+func tally(t *testing.T, s datastore.Store) *count {
+	c := &count{nets: make(map[datastore.Key]string), more: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	end := make(chan error, 1)
+	go func() { end <- (&datastore.Follower{Store: s, Deliver: c.take}).Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-end })
+	return c
+}
+
+// take counts events.
+func (c *count) take(events []datastore.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range events {
+		switch e.Type {
+		case datastore.Changed:
+			c.nets[e.Key] = nets(e.Object)
+			c.changes++
+		case datastore.Deleted:
+			delete(c.nets, e.Key)
+			c.deleted++
+		case datastore.Refusing:
+			c.refused++
+		case datastore.InSync:
+			c.synced++
+		}
+	}
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+}
+
+// restart counts changes from none.
+func (c *count) restart() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes = 0
+}
+
+// until waits until a count is as it should be.
+func (c *count) until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	ctx := background(t)
+	for {
+		c.mu.Lock()
+		ok := is()
+		c.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-c.more:
+		case <-ctx.Done():
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			t.Fatalf("waited in vain until %s: %d objects, %d changes, %d refused, %d deleted", what, len(c.nets), c.changes, c.refused, c.deleted)
+		}
 	}
 }

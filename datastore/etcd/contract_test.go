@@ -2,7 +2,9 @@ package etcd_test
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -104,6 +106,17 @@ func TestContract(t *testing.T) {
 			Store: s,
 			Other: func() datastore.Store { return open(t, endpoint, prefix) },
 			Plant: func(key datastore.Key, text string) { put(t, client, path(prefix, key), text) },
+			Fill: func(texts map[datastore.Key]string) {
+				for some := range slices.Chunk(slices.Collect(maps.Keys(texts)), 100) {
+					var puts []clientv3.Op
+					for _, key := range some {
+						puts = append(puts, clientv3.OpPut(path(prefix, key), texts[key]))
+					}
+					if _, err := client.Txn(t.Context()).Then(puts...).Commit(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			},
 			Forget: func() {
 				r, err := client.Get(t.Context(), "/")
 				if err != nil {

@@ -1,8 +1,11 @@
 package file_test
 
 import (
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +56,13 @@ func TestContract(t *testing.T) {
 			Other: func() datastore.Store { return open(t, dir) },
 			Plant: func(key datastore.Key, text string) {
 				write(t, filepath.Join(dir, strings.ToLower(key.Kind)+"."+key.Namespace+"."+key.Name+".yaml"), text)
+			},
+			Fill: func(texts map[datastore.Key]string) {
+				file := 0
+				for some := range slices.Chunk(slices.Collect(maps.Values(texts)), 100) {
+					write(t, filepath.Join(dir, fmt.Sprint(file)+".yaml"), strings.Join(some, "\n---\n"))
+					file++
+				}
 			},
 			Forget: func() { file.Forget(s) },
 		}

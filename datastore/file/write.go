@@ -147,8 +147,8 @@ func (s *Store) change(ctx context.Context, op string, key datastore.Key, do fun
 	if err := key.Check(); err != nil {
 		return nil, err
 	}
-	if err := s.scan(ctx); err != nil { // also where the folder is not there
-		return nil, err
+	if _, err := identity(s.dir); err != nil { // which is not made here
+		return nil, fail(err)
 	}
 	unlock, err := s.alone(ctx)
 	if err != nil {

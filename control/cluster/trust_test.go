@@ -270,4 +270,85 @@ func TestAccept(t *testing.T) {
 	if again, err := cluster.Accept(t.Context(), s, o, false); err != nil || again != is {
 		t.Errorf("accepted again is %v, %v; was %v", again, err, is)
 	}
+	// Another one is accepted while this one is followed, before the agent is told where it is.
+	if err := cluster.Write(path, before); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trust.List(t.Context(), datastore.Scope{}); !errors.Is(err, datastore.ErrUnavailable) {
+		t.Errorf("what is not accepted any more is listed: %v", err)
+	}
+	if err := trust.Writer().Delete(t.Context(), datastore.Key{Kind: v3.KindTier, Name: "t"}, datastore.Precondition{}); !errors.Is(err, datastore.ErrUnavailable) {
+		t.Errorf("written to what is not accepted any more: %v", err)
+	}
+}
+
+// racing is a store in which another agent is faster, once.
+type racing struct {
+	datastore.Store
+	faster func()
+}
+
+func (r *racing) other() {
+	if r.faster != nil {
+		r.faster()
+		r.faster = nil
+	}
+}
+
+func (r *racing) Create(ctx context.Context, o v3.Object) (v3.Object, error) {
+	r.other()
+	return r.Store.Create(ctx, o)
+}
+
+func (r *racing) Update(ctx context.Context, o v3.Object) (v3.Object, error) {
+	r.other()
+	return r.Store.Update(ctx, o)
+}
+
+// Who comes second takes the name that the first has given, whether he would have
+// created the information or made it whole, and creates it if it goes meanwhile.
+func TestInformRaces(t *testing.T) {
+	information := func(guid string) *v3.ClusterInformation { return with("", guid).Objects[0].(*v3.ClusterInformation) }
+	key := datastore.KeyOf(information(""))
+	tests := map[string]struct {
+		before *v3.ClusterInformation
+		faster func(ctx context.Context, s datastore.Store) error
+		want   string
+	}{
+		"another creates": {nil, func(ctx context.Context, s datastore.Store) error {
+			_, err := s.Create(ctx, information("theirs"))
+			return err
+		}, "theirs"},
+		"another makes whole": {information(""), func(ctx context.Context, s datastore.Store) error {
+			_, err := s.Update(ctx, information("theirs"))
+			return err
+		}, "theirs"},
+		"another deletes": {information(""), func(ctx context.Context, s datastore.Store) error {
+			return s.Delete(ctx, key, datastore.Precondition{})
+		}, "ours"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			s := folder(t, t.TempDir())
+			if tt.before != nil {
+				if _, err := s.Create(ctx, tt.before); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r := &racing{s, func() {
+				if err := tt.faster(ctx, s); err != nil {
+					t.Error(err)
+				}
+			}}
+			got, err := cluster.Inform(ctx, r, "ours", "v1")
+			if err != nil || got.Spec.ClusterGUID != tt.want || got.Spec.CalicoVersion != "v1" {
+				t.Errorf("it ends with %+v, %v", got, err)
+			}
+			o, err := s.Get(ctx, key)
+			if err != nil || o.(*v3.ClusterInformation).Spec.ClusterGUID != tt.want {
+				t.Errorf("it is %+v, %v", o, err)
+			}
+		})
+	}
 }

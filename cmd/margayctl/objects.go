@@ -15,6 +15,7 @@ import (
 	"margay.dev/margay/cmd/margayctl/resources"
 	"margay.dev/margay/control/pending"
 	"margay.dev/margay/datastore"
+	"margay.dev/margay/internal/render"
 )
 
 // objects is the part of the program that works on a store.
@@ -38,6 +39,7 @@ func isRefusal(err error) bool {
 func (c *ctl) policyDiff() *cobra.Command {
 	t := c.objects()
 	request := &dataplanev1.ListFlowsRequest{}
+	var output, agent string
 	change, cmd := t.Change(&cobra.Command{
 		Use: "diff -f FILE", Short: "Which connections of this node a change of objects would allow or deny", Args: cobra.NoArgs,
 		Long: `Judge each connection that the forwarder knows by the objects in the store as they
@@ -45,11 +47,21 @@ are, and as they would be with those of some manifests (with --delete: without),
 and print those whose verdict would change, with the rule that decides it then.
 Nothing is changed.
 
-Objects alone are read, in full for each connection: backends of services and
-addresses of names are in none, and rules that ask for them match nothing here.`,
+Objects are read in full for each connection. Addresses of names of hosts are those
+that this node's agent has learned: a name that no object asks for yet has none. Of
+services no agent knows the backends without Kubernetes. Rules that ask for what is
+not known match nothing, here and in the forwarder; a line says which objects do.`,
 	})
-	cmd.Flags().Uint32Var(&request.Limit, "limit", 1000, "at most so many connections; 0 for all")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	f := cmd.Flags()
+	f.Uint32Var(&request.Limit, "limit", 1000, "at most so many connections; 0 for all")
+	f.StringVarP(&output, "output", "o", string(render.Text), "table, json or yaml")
+	f.StringVar(&agent, "agent-socket", c.agentSocket(), "Unix socket of the agent; "+agentSocketVariable+" sets it too")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		format, err := render.ParseFormat(output)
+		if err != nil {
+			return err
+		}
 		before, after, err := change.Objects(cmd.Context())
 		if err != nil {
 			return err
@@ -61,15 +73,17 @@ addresses of names are in none, and rules that ask for them match nothing here.`
 		}); err != nil {
 			return err
 		}
-		then := preview.NewWorld(after)
-		if blind := then.Blind(); len(blind) > 0 {
-			fmt.Fprintf(c.errOut, "margayctl: services and names of hosts are not known here, as in %s\n", strings.Join(blind, ", "))
+		names := c.learned(cmd.Context(), agent, after)
+		then := preview.NewWorld(after, names)
+		blind := then.Blind()
+		if len(blind) > 0 {
+			fmt.Fprintf(c.errOut, "margayctl: nobody knows the services or names of hosts, or not all, that these ask for: %s\n", strings.Join(blind, ", "))
 		}
-		turns, err := preview.Compare(preview.NewWorld(before), then, flows.GetFlows())
+		turns, err := preview.Compare(preview.NewWorld(before, names), then, flows.GetFlows())
 		if err != nil {
 			return err
 		}
-		return preview.Table(c.out, turns, len(flows.GetFlows()))
+		return preview.NewReport(turns, len(flows.GetFlows()), blind).Write(c.out, format)
 	}
 	return cmd
 }

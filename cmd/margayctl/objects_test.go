@@ -3,10 +3,16 @@
 package main
 
 import (
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc"
+
+	agentv1 "margay.dev/margay/api/agent/v1"
 )
 
 // inStore is what lies in a store: the pods of the fake forwarder's flows.
@@ -52,6 +58,51 @@ func TestPolicyDiff(t *testing.T) {
 	}
 }
 
+// agent is one that has learned names.
+type agent struct {
+	agentv1.UnimplementedAgentServer
+}
+
+func (agent) ListNames(_ *agentv1.ListNamesRequest, s agentv1.Agent_ListNamesServer) error {
+	if err := s.Send(&agentv1.NameList{Patterns: []string{"*.example.com"}, Names: []*agentv1.NameList_Name{{Name: "bob.example.com", Addresses: [][]byte{{10, 1, 0, 3}, {1}}}}}); err != nil {
+		return err
+	}
+	return s.Send(&agentv1.NameList{Names: []*agentv1.NameList_Name{{Name: "six.example.com", Addresses: [][]byte{netip.MustParseAddr("fd00::3").AsSlice()}}}})
+}
+
+// Names of hosts are judged by the addresses that the agent has learned; without an
+// agent the rest is.
+func TestPolicyDiffOfNames(t *testing.T) {
+	store, file := folder(t, `
+{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: friends, labels: {role: friend}}, spec: {allowedEgressDomains: ["*.example.com"]}}
+---
+{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: friends-only}, spec: {selector: all(), egress: [{action: Allow, destination: {selector: role == 'friend'}}]}}`)
+	socket := serve(t, &forwarder{})
+	listener := filepath.Join(t.TempDir(), "a.sock")
+	l, err := net.Listen("unix", listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	agentv1.RegisterAgentServer(server, agent{})
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	t.Cleanup(func() { server.Stop(); <-ended })
+	all := []string{"policy", "diff", "-f", file, "--folder", store, "-o", "json"}
+	got := try(t, socket, append(all, "--agent-socket", listener)...)
+	if got.status != 0 || got.err != "" {
+		t.Errorf("ended with %d: %s", got.status, got.err)
+	}
+	golden(t, "policy-diff-names.json", got.out)
+	without := try(t, socket, append(all, "--agent-socket", listener+"x", "--timeout", "20s")...)
+	if without.status != 0 || !strings.Contains(without.err, "the agent at "+listener+"x does not tell them") || !strings.Contains(without.err, "ask for: friends") {
+		t.Errorf("without an agent it ended with %d: %s", without.status, without.err)
+	}
+	if n := strings.Count(without.out, `"by"`); n <= strings.Count(got.out, `"by"`) {
+		t.Errorf("without an agent %d are turned or say why, with one no fewer:\n%s", n, got.out)
+	}
+}
+
 // What goes wrong with objects has a status, as all else.
 func TestStatusesOfObjects(t *testing.T) {
 	store, file := folder(t, `{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: platform}}`)
@@ -73,9 +124,9 @@ func TestStatusesOfObjects(t *testing.T) {
 		"a difference to nothing":       {socket, append([]string{"policy", "diff", "-f", file}, away...), 3, "margayctl: "},
 		"a difference, no forwarder":    {"/nonexistent/f.sock", []string{"policy", "diff", "-f", file, "--folder", store}, 3, "there is no socket"},
 		"a difference of what is wrong": {socket, []string{"policy", "diff", "-f", "/dev/null", "--folder", store}, 2, "there are no objects"},
-		"a difference in JSON":          {socket, []string{"policy", "diff", "-f", file, "-o", "json", "--folder", store}, 2, "leave -o out"},
+		"a difference in XML":           {socket, []string{"policy", "diff", "-f", file, "-o", "xml", "--folder", store}, 2, "want table, json or yaml"},
 	}
-	for _, name := range []string{"created", "created twice", "nobody there", "nothing to confirm", "no such kind", "an etcd that is away", "writes to one that is away", "a difference to nothing", "a difference, no forwarder", "a difference of what is wrong", "a difference in JSON"} {
+	for _, name := range []string{"created", "created twice", "nobody there", "nothing to confirm", "no such kind", "an etcd that is away", "writes to one that is away", "a difference to nothing", "a difference, no forwarder", "a difference of what is wrong", "a difference in XML"} {
 		tt := tests[name]
 		t.Run(name, func(t *testing.T) {
 			got := try(t, tt.socket, tt.args...)

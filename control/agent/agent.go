@@ -137,7 +137,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel(nil)
 	rpc := grpc.NewServer()
 	agentv1.RegisterWorkloadsServer(rpc, attach.NewServer(a.book))
-	agentv1.RegisterAgentServer(rpc, &teller{ask: a.core.Stats, node: a.cfg.Node})
+	agentv1.RegisterAgentServer(rpc, &teller{ask: a.core.Stats, node: a.cfg.Node, names: a.names})
 	web := a.web()
 	var parts sync.WaitGroup
 	part := func(name string, run func(context.Context) error) {

@@ -1,13 +1,21 @@
 package agent
 
 import (
+	"context"
+	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
+	agentv1 "margay.dev/margay/api/agent/v1"
 	"margay.dev/margay/datastore"
 	"margay.dev/margay/datastore/connect"
 	"margay.dev/margay/datastore/file"
@@ -62,6 +70,36 @@ func (f *forwarder) knows(a string) bool {
 	return false
 }
 
+// names are patterns, names and addresses, as the agent tells of them.
+func (h *house) names() (all []string) {
+	h.t.Helper()
+	conn, err := grpc.NewClient("unix://"+h.cfg.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(h.t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := agentv1.NewAgentClient(conn).ListNames(ctx, &agentv1.ListNamesRequest{}, grpc.WaitForReady(true))
+	for err == nil {
+		var chunk *agentv1.NameList
+		if chunk, err = stream.Recv(); err != nil {
+			break
+		}
+		all = append(all, chunk.GetPatterns()...)
+		for _, n := range chunk.GetNames() {
+			all = append(all, n.GetName())
+			for _, a := range n.GetAddresses() {
+				all = append(all, net.IP(a).String())
+			}
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		h.t.Fatal(err)
+	}
+	return all
+}
+
 func TestNamesAreLearnedAndKept(t *testing.T) {
 	cfg := file.Config{Dir: t.TempDir()}
 	h := newHouse(t, connect.Config{Folder: &cfg}, func() (datastore.Store, error) { return file.Open(cfg) })
@@ -79,6 +117,9 @@ func TestNamesAreLearnedAndKept(t *testing.T) {
 		t.Error("the answer has gone on, and its address is not in force")
 	}
 	h.web(a, "/metrics", "margay_agent_names_addresses 1", "margay_agent_names_answers_learned_total 1", "margay_agent_names_answers_unasked_total 0")
+	if got := h.names(); !slices.Equal(got, []string{"*.web.example", "a.web.example", "192.0.2.1"}) {
+		t.Errorf("the agent tells of %v", got)
+	}
 	life := func(damage string) (*Agent, uint64) {
 		t.Helper()
 		if err := h.stop(); err != nil {

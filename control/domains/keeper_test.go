@@ -56,6 +56,25 @@ func (d *desk) went(want ...uint64) {
 	}
 }
 
+// Known is of what is wanted, each name once, whoever matches it.
+func TestKeeperTellsWhatItKnows(t *testing.T) {
+	d := newDesk(t, "b.example", "*.example")
+	d.tell(1, "b.example", "192.0.2.2")
+	d.tell(2, "b.example", "192.0.2.1")
+	d.tell(3, "a.example", "2001:db8::1")
+	d.tell(4, "a.elsewhere", "192.0.2.9")
+	patterns, names := d.Known()
+	if got := fmt.Sprint(patterns, names); got != "[*.example b.example] map[a.example:[2001:db8::1] b.example:[192.0.2.1 192.0.2.2]]" {
+		t.Errorf("it knows %s", got)
+	}
+	if err := d.Want(nil, []string{"*.example"}); err != nil {
+		t.Fatal(err)
+	}
+	if patterns, names = d.Known(); fmt.Sprint(patterns, names) != "[b.example] map[b.example:[192.0.2.1 192.0.2.2]]" {
+		t.Errorf("after one is not wanted any more it knows %v %v", patterns, names)
+	}
+}
+
 func TestKeeperHoldsWhatIsNew(t *testing.T) {
 	d := newDesk(t, "*.example")
 	d.tell(1, "a.elsewhere", "192.0.2.1")

@@ -39,6 +39,20 @@ func Document(w io.Writer, f Format, m proto.Message) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", f, err)
 	}
+	return indented(w, f, loose)
+}
+
+// Value prints what encoding/json makes of a value, as one JSON or YAML document.
+func Value(w io.Writer, f Format, v any) error {
+	doc, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", f, err)
+	}
+	return indented(w, f, doc)
+}
+
+// indented prints JSON as a document.
+func indented(w io.Writer, f Format, loose []byte) error {
 	var out bytes.Buffer
 	// protojson puts blanks at random, so that nobody relies on them: indent anew.
 	if err := json.Indent(&out, loose, "", "  "); err != nil {
@@ -47,10 +61,11 @@ func Document(w io.Writer, f Format, m proto.Message) error {
 	out.WriteByte('\n')
 	doc := out.Bytes()
 	if f == YAML {
+		var err error
 		if doc, err = yaml.JSONToYAML(doc); err != nil {
 			return fmt.Errorf("write %s: %w", f, err)
 		}
 	}
-	_, err = w.Write(doc)
+	_, err := w.Write(doc)
 	return err
 }

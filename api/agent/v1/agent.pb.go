@@ -74,7 +74,7 @@ func (x Attachment_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Attachment_Kind.Descriptor instead.
 func (Attachment_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3, 0}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type StatusRequest struct {
@@ -222,6 +222,94 @@ func (x *StatusReply) GetSentBytes() uint64 {
 	return 0
 }
 
+type ListNamesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamesRequest) Reset() {
+	*x = ListNamesRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamesRequest) ProtoMessage() {}
+
+func (x *ListNamesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamesRequest.ProtoReflect.Descriptor instead.
+func (*ListNamesRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
+type NameList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Patterns      []string               `protobuf:"bytes,1,rep,name=patterns,proto3" json:"patterns,omitempty"` // whose names are learned, in canonical form and order; all in the first chunk
+	Names         []*NameList_Name       `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`       // that they match, in order; those of all chunks together
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NameList) Reset() {
+	*x = NameList{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NameList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NameList) ProtoMessage() {}
+
+func (x *NameList) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NameList.ProtoReflect.Descriptor instead.
+func (*NameList) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NameList) GetPatterns() []string {
+	if x != nil {
+		return x.Patterns
+	}
+	return nil
+}
+
+func (x *NameList) GetNames() []*NameList_Name {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 // Workload names a WorkloadEndpoint.
 type Workload struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -233,7 +321,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -245,7 +333,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -258,7 +346,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Workload) GetNamespace() string {
@@ -292,7 +380,7 @@ type Attachment struct {
 
 func (x *Attachment) Reset() {
 	*x = Attachment{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +392,7 @@ func (x *Attachment) String() string {
 func (*Attachment) ProtoMessage() {}
 
 func (x *Attachment) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +405,7 @@ func (x *Attachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
 func (*Attachment) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Attachment) GetWorkload() *Workload {
@@ -385,7 +473,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +485,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +498,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AttachRequest) GetAttachment() *Attachment {
@@ -431,7 +519,7 @@ type AttachReply struct {
 
 func (x *AttachReply) Reset() {
 	*x = AttachReply{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -443,7 +531,7 @@ func (x *AttachReply) String() string {
 func (*AttachReply) ProtoMessage() {}
 
 func (x *AttachReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -456,7 +544,7 @@ func (x *AttachReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachReply.ProtoReflect.Descriptor instead.
 func (*AttachReply) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AttachReply) GetPort() string {
@@ -489,7 +577,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +589,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +602,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DetachRequest) GetWorkload() *Workload {
@@ -532,7 +620,7 @@ type DetachReply struct {
 
 func (x *DetachReply) Reset() {
 	*x = DetachReply{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +632,7 @@ func (x *DetachReply) String() string {
 func (*DetachReply) ProtoMessage() {}
 
 func (x *DetachReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +645,7 @@ func (x *DetachReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachReply.ProtoReflect.Descriptor instead.
 func (*DetachReply) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 type ListRequest struct {
@@ -568,7 +656,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +668,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +681,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 type ListReply struct {
@@ -605,7 +693,7 @@ type ListReply struct {
 
 func (x *ListReply) Reset() {
 	*x = ListReply{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +705,7 @@ func (x *ListReply) String() string {
 func (*ListReply) ProtoMessage() {}
 
 func (x *ListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +718,7 @@ func (x *ListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReply.ProtoReflect.Descriptor instead.
 func (*ListReply) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListReply) GetAttachments() []*Attached {
@@ -652,7 +740,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +752,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +765,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Attached) GetAttachment() *Attachment {
@@ -701,6 +789,58 @@ func (x *Attached) GetReason() string {
 	return ""
 }
 
+type NameList_Name struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Addresses     [][]byte               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"` // 4 or 16 bytes each, in order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NameList_Name) Reset() {
+	*x = NameList_Name{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NameList_Name) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NameList_Name) ProtoMessage() {}
+
+func (x *NameList_Name) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NameList_Name.ProtoReflect.Descriptor instead.
+func (*NameList_Name) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3, 0}
+}
+
+func (x *NameList_Name) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NameList_Name) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 var File_api_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1_agent_proto_rawDesc = "" +
@@ -719,7 +859,14 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x06faulty\x18\a \x01(\rR\x06faulty\x125\n" +
 	"\x16calculated_nanoseconds\x18\b \x01(\x04R\x15calculatedNanoseconds\x12\x1d\n" +
 	"\n" +
-	"sent_bytes\x18\t \x01(\x04R\tsentBytes\"<\n" +
+	"sent_bytes\x18\t \x01(\x04R\tsentBytes\"\x12\n" +
+	"\x10ListNamesRequest\"\x96\x01\n" +
+	"\bNameList\x12\x1a\n" +
+	"\bpatterns\x18\x01 \x03(\tR\bpatterns\x124\n" +
+	"\x05names\x18\x02 \x03(\v2\x1e.margay.agent.v1.NameList.NameR\x05names\x1a8\n" +
+	"\x04Name\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\fR\taddresses\"<\n" +
 	"\bWorkload\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"\xb1\x02\n" +
@@ -760,9 +907,10 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\tWorkloads\x12F\n" +
 	"\x06Attach\x12\x1e.margay.agent.v1.AttachRequest\x1a\x1c.margay.agent.v1.AttachReply\x12F\n" +
 	"\x06Detach\x12\x1e.margay.agent.v1.DetachRequest\x1a\x1c.margay.agent.v1.DetachReply\x12@\n" +
-	"\x04List\x12\x1c.margay.agent.v1.ListRequest\x1a\x1a.margay.agent.v1.ListReply2R\n" +
+	"\x04List\x12\x1c.margay.agent.v1.ListRequest\x1a\x1a.margay.agent.v1.ListReply2\x9f\x01\n" +
 	"\x05Agent\x12I\n" +
-	"\tGetStatus\x12\x1e.margay.agent.v1.StatusRequest\x1a\x1c.margay.agent.v1.StatusReplyB(Z&margay.dev/margay/api/agent/v1;agentv1b\x06proto3"
+	"\tGetStatus\x12\x1e.margay.agent.v1.StatusRequest\x1a\x1c.margay.agent.v1.StatusReply\x12K\n" +
+	"\tListNames\x12!.margay.agent.v1.ListNamesRequest\x1a\x19.margay.agent.v1.NameList0\x01B(Z&margay.dev/margay/api/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_api_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -777,41 +925,47 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_api_agent_v1_agent_proto_goTypes = []any{
-	(Attachment_Kind)(0),  // 0: margay.agent.v1.Attachment.Kind
-	(*StatusRequest)(nil), // 1: margay.agent.v1.StatusRequest
-	(*StatusReply)(nil),   // 2: margay.agent.v1.StatusReply
-	(*Workload)(nil),      // 3: margay.agent.v1.Workload
-	(*Attachment)(nil),    // 4: margay.agent.v1.Attachment
-	(*AttachRequest)(nil), // 5: margay.agent.v1.AttachRequest
-	(*AttachReply)(nil),   // 6: margay.agent.v1.AttachReply
-	(*DetachRequest)(nil), // 7: margay.agent.v1.DetachRequest
-	(*DetachReply)(nil),   // 8: margay.agent.v1.DetachReply
-	(*ListRequest)(nil),   // 9: margay.agent.v1.ListRequest
-	(*ListReply)(nil),     // 10: margay.agent.v1.ListReply
-	(*Attached)(nil),      // 11: margay.agent.v1.Attached
+	(Attachment_Kind)(0),     // 0: margay.agent.v1.Attachment.Kind
+	(*StatusRequest)(nil),    // 1: margay.agent.v1.StatusRequest
+	(*StatusReply)(nil),      // 2: margay.agent.v1.StatusReply
+	(*ListNamesRequest)(nil), // 3: margay.agent.v1.ListNamesRequest
+	(*NameList)(nil),         // 4: margay.agent.v1.NameList
+	(*Workload)(nil),         // 5: margay.agent.v1.Workload
+	(*Attachment)(nil),       // 6: margay.agent.v1.Attachment
+	(*AttachRequest)(nil),    // 7: margay.agent.v1.AttachRequest
+	(*AttachReply)(nil),      // 8: margay.agent.v1.AttachReply
+	(*DetachRequest)(nil),    // 9: margay.agent.v1.DetachRequest
+	(*DetachReply)(nil),      // 10: margay.agent.v1.DetachReply
+	(*ListRequest)(nil),      // 11: margay.agent.v1.ListRequest
+	(*ListReply)(nil),        // 12: margay.agent.v1.ListReply
+	(*Attached)(nil),         // 13: margay.agent.v1.Attached
+	(*NameList_Name)(nil),    // 14: margay.agent.v1.NameList.Name
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
-	3,  // 0: margay.agent.v1.Attachment.workload:type_name -> margay.agent.v1.Workload
-	0,  // 1: margay.agent.v1.Attachment.kind:type_name -> margay.agent.v1.Attachment.Kind
-	4,  // 2: margay.agent.v1.AttachRequest.attachment:type_name -> margay.agent.v1.Attachment
-	3,  // 3: margay.agent.v1.DetachRequest.workload:type_name -> margay.agent.v1.Workload
-	11, // 4: margay.agent.v1.ListReply.attachments:type_name -> margay.agent.v1.Attached
-	4,  // 5: margay.agent.v1.Attached.attachment:type_name -> margay.agent.v1.Attachment
-	5,  // 6: margay.agent.v1.Workloads.Attach:input_type -> margay.agent.v1.AttachRequest
-	7,  // 7: margay.agent.v1.Workloads.Detach:input_type -> margay.agent.v1.DetachRequest
-	9,  // 8: margay.agent.v1.Workloads.List:input_type -> margay.agent.v1.ListRequest
-	1,  // 9: margay.agent.v1.Agent.GetStatus:input_type -> margay.agent.v1.StatusRequest
-	6,  // 10: margay.agent.v1.Workloads.Attach:output_type -> margay.agent.v1.AttachReply
-	8,  // 11: margay.agent.v1.Workloads.Detach:output_type -> margay.agent.v1.DetachReply
-	10, // 12: margay.agent.v1.Workloads.List:output_type -> margay.agent.v1.ListReply
-	2,  // 13: margay.agent.v1.Agent.GetStatus:output_type -> margay.agent.v1.StatusReply
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	14, // 0: margay.agent.v1.NameList.names:type_name -> margay.agent.v1.NameList.Name
+	5,  // 1: margay.agent.v1.Attachment.workload:type_name -> margay.agent.v1.Workload
+	0,  // 2: margay.agent.v1.Attachment.kind:type_name -> margay.agent.v1.Attachment.Kind
+	6,  // 3: margay.agent.v1.AttachRequest.attachment:type_name -> margay.agent.v1.Attachment
+	5,  // 4: margay.agent.v1.DetachRequest.workload:type_name -> margay.agent.v1.Workload
+	13, // 5: margay.agent.v1.ListReply.attachments:type_name -> margay.agent.v1.Attached
+	6,  // 6: margay.agent.v1.Attached.attachment:type_name -> margay.agent.v1.Attachment
+	7,  // 7: margay.agent.v1.Workloads.Attach:input_type -> margay.agent.v1.AttachRequest
+	9,  // 8: margay.agent.v1.Workloads.Detach:input_type -> margay.agent.v1.DetachRequest
+	11, // 9: margay.agent.v1.Workloads.List:input_type -> margay.agent.v1.ListRequest
+	1,  // 10: margay.agent.v1.Agent.GetStatus:input_type -> margay.agent.v1.StatusRequest
+	3,  // 11: margay.agent.v1.Agent.ListNames:input_type -> margay.agent.v1.ListNamesRequest
+	8,  // 12: margay.agent.v1.Workloads.Attach:output_type -> margay.agent.v1.AttachReply
+	10, // 13: margay.agent.v1.Workloads.Detach:output_type -> margay.agent.v1.DetachReply
+	12, // 14: margay.agent.v1.Workloads.List:output_type -> margay.agent.v1.ListReply
+	2,  // 15: margay.agent.v1.Agent.GetStatus:output_type -> margay.agent.v1.StatusReply
+	4,  // 16: margay.agent.v1.Agent.ListNames:output_type -> margay.agent.v1.NameList
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }
@@ -825,7 +979,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

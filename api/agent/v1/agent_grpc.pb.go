@@ -223,6 +223,7 @@ var Workloads_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	Agent_GetStatus_FullMethodName = "/margay.agent.v1.Agent/GetStatus"
+	Agent_ListNames_FullMethodName = "/margay.agent.v1.Agent/ListNames"
 )
 
 // AgentClient is the client API for Agent service.
@@ -234,6 +235,9 @@ type AgentClient interface {
 	// GetStatus tells how far the agent is. It fails with DEADLINE_EXCEEDED where the
 	// agent does not answer itself in the caller's time.
 	GetStatus(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
+	// ListNames tells of the names of hosts that network sets ask for here, and of the
+	// addresses that were learned of them, in chunks.
+	ListNames(ctx context.Context, in *ListNamesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NameList], error)
 }
 
 type agentClient struct {
@@ -254,6 +258,25 @@ func (c *agentClient) GetStatus(ctx context.Context, in *StatusRequest, opts ...
 	return out, nil
 }
 
+func (c *agentClient) ListNames(ctx context.Context, in *ListNamesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NameList], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Agent_ServiceDesc.Streams[0], Agent_ListNames_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListNamesRequest, NameList]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_ListNamesClient = grpc.ServerStreamingClient[NameList]
+
 // AgentServer is the server API for Agent service.
 // All implementations must embed UnimplementedAgentServer
 // for forward compatibility.
@@ -263,6 +286,9 @@ type AgentServer interface {
 	// GetStatus tells how far the agent is. It fails with DEADLINE_EXCEEDED where the
 	// agent does not answer itself in the caller's time.
 	GetStatus(context.Context, *StatusRequest) (*StatusReply, error)
+	// ListNames tells of the names of hosts that network sets ask for here, and of the
+	// addresses that were learned of them, in chunks.
+	ListNames(*ListNamesRequest, grpc.ServerStreamingServer[NameList]) error
 	mustEmbedUnimplementedAgentServer()
 }
 
@@ -275,6 +301,9 @@ type UnimplementedAgentServer struct{}
 
 func (UnimplementedAgentServer) GetStatus(context.Context, *StatusRequest) (*StatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
+}
+func (UnimplementedAgentServer) ListNames(*ListNamesRequest, grpc.ServerStreamingServer[NameList]) error {
+	return status.Error(codes.Unimplemented, "method ListNames not implemented")
 }
 func (UnimplementedAgentServer) mustEmbedUnimplementedAgentServer() {}
 func (UnimplementedAgentServer) testEmbeddedByValue()               {}
@@ -315,6 +344,17 @@ func _Agent_GetStatus_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_ListNames_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListNamesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServer).ListNames(m, &grpc.GenericServerStream[ListNamesRequest, NameList]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_ListNamesServer = grpc.ServerStreamingServer[NameList]
+
 // Agent_ServiceDesc is the grpc.ServiceDesc for Agent service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -327,6 +367,12 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Agent_GetStatus_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ListNames",
+			Handler:       _Agent_ListNames_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "api/agent/v1/agent.proto",
 }

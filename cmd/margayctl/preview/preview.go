@@ -2,9 +2,9 @@
 // made: each is judged by the objects as they are and as they would be, by reading
 // every object (policy/oracle), so that neither store nor forwarder is touched.
 //
-// It knows what the objects say. Members that come from elsewhere, as backends of
-// services and addresses of names, are in none of them, and rules that ask for
-// these match nothing here; Blind says of an object whether it has such.
+// Addresses of names of hosts are those that an agent has learned (Names). What no
+// agent knows, as names that nobody has asked for yet and backends of services, is in
+// neither, and rules that ask for it match nothing here; Blind says which objects do.
 package preview
 
 import (
@@ -14,24 +14,56 @@ import (
 	"strings"
 
 	dataplanev1 "margay.dev/margay/api/dataplane/v1"
+	"margay.dev/margay/api/domain"
 	v3 "margay.dev/margay/api/v3"
 	"margay.dev/margay/policy/oracle"
 )
 
+// Names is what an agent knows of names of hosts: the patterns whose names it learns,
+// in canonical form, and the addresses that names have.
+type Names struct {
+	Patterns  []string
+	Addresses map[string][]netip.Addr
+}
+
 // World is objects by which packets are judged.
 type World struct {
 	oracle.World
-	owner map[netip.Addr]oracle.Endpoint
+	owner   map[netip.Addr]oracle.Endpoint
+	learned []string // patterns
 }
 
 // NewWorld takes what of some objects policy is made of; of two with one name the
 // later counts. They are defaulted and valid, and are not changed later.
-func NewWorld(objects []v3.Object) *World {
-	w := &World{owner: make(map[netip.Addr]oracle.Endpoint)}
+func NewWorld(objects []v3.Object, names Names) *World {
+	w := &World{owner: make(map[netip.Addr]oracle.Endpoint), learned: names.Patterns}
 	for _, o := range latest(append([]v3.Object{defaultAllow()}, objects...)) {
 		w.add(o)
 	}
+	w.Domains = make(map[string][]netip.Addr)
+	for _, entry := range w.domains() {
+		pattern, err := domain.Parse(entry)
+		if err != nil || w.Domains[entry] != nil {
+			continue // validation refuses what is none
+		}
+		for name, addresses := range names.Addresses {
+			if pattern.Match(name) {
+				w.Domains[entry] = append(w.Domains[entry], addresses...)
+			}
+		}
+	}
 	return w
+}
+
+// domains are the entries of all network sets.
+func (w *World) domains() (entries []string) {
+	for _, s := range w.Sets {
+		entries = append(entries, s.Spec.AllowedEgressDomains...)
+	}
+	for _, s := range w.Global {
+		entries = append(entries, s.Spec.AllowedEgressDomains...)
+	}
+	return entries
 }
 
 // defaultAllow is the profile that is there without being written.
@@ -85,8 +117,8 @@ func (w *World) add(o v3.Object) {
 	}
 }
 
-// Blind are the objects of a world with rules or members that nothing here can
-// know: services, and names of hosts.
+// Blind are the objects of a world with rules or members that nobody here knows: of
+// services, and of names of hosts that no agent has learned.
 func (w *World) Blind() (names []string) {
 	for _, p := range w.Policies {
 		if slices.ContainsFunc(slices.Concat(p.Spec.Ingress, p.Spec.Egress), func(r v3.Rule) bool {
@@ -95,13 +127,17 @@ func (w *World) Blind() (names []string) {
 			names = append(names, strings.TrimPrefix(p.Namespace+"/"+p.Name, "/"))
 		}
 	}
+	unlearned := func(entry string) bool {
+		p, err := domain.Parse(entry)
+		return err != nil || !slices.Contains(w.learned, p.String())
+	}
 	for _, s := range w.Sets {
-		if len(s.Spec.AllowedEgressDomains) > 0 {
+		if slices.ContainsFunc(s.Spec.AllowedEgressDomains, unlearned) {
 			names = append(names, s.Namespace+"/"+s.Name)
 		}
 	}
 	for _, s := range w.Global {
-		if len(s.Spec.AllowedEgressDomains) > 0 {
+		if slices.ContainsFunc(s.Spec.AllowedEgressDomains, unlearned) {
 			names = append(names, s.Name)
 		}
 	}

@@ -3,6 +3,7 @@ package preview_test
 import (
 	"bytes"
 	"flag"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	dataplanev1 "margay.dev/margay/api/dataplane/v1"
 	v3 "margay.dev/margay/api/v3"
 	"margay.dev/margay/cmd/margayctl/preview"
+	"margay.dev/margay/internal/render"
 )
 
 var update = flag.Bool("update", false, "write the golden file anew")
@@ -83,7 +85,7 @@ func TestCompare(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			asked := flows()
-			turns, err := preview.Compare(preview.NewWorld(world(t, tt.before)), preview.NewWorld(world(t, tt.after)), asked)
+			turns, err := preview.Compare(preview.NewWorld(world(t, tt.before), preview.Names{}), preview.NewWorld(world(t, tt.after), preview.Names{}), asked)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,19 +112,49 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// named has databases send to some names alone, and to a service.
+const named = `
+- {apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: out, namespace: shop}, spec: {selector: app == 'db', egress: [{action: Allow, destination: {selector: role == 'mirror'}}]}}
+- {apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: elsewhere, labels: {role: mirror}}, spec: {allowedEgressDomains: [never.example.net]}}
+- {apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: mirrors, namespace: shop, labels: {role: mirror}}, spec: {allowedEgressDomains: ["*.Example.com"]}}
+`
+
+// Names have the addresses that an agent has learned: those are allowed, others not.
+func TestNames(t *testing.T) {
+	learned := preview.Names{Patterns: []string{"*.example.com", "other.example.org"}, Addresses: map[string][]netip.Addr{
+		"a.example.com":     {netip.MustParseAddr("10.1.0.9")},
+		"b.example.com":     {netip.MustParseAddr("fd01::9")},
+		"other.example.org": {netip.MustParseAddr("10.1.0.8")},
+	}}
+	asked := []*dataplanev1.FlowList_Flow{
+		flow(6, "10.1.0.3", 1, "10.1.0.9", 443), flow(6, "fd01::3", 1, "fd01::9", 443),
+		flow(6, "10.1.0.3", 1, "10.1.0.8", 443), flow(6, "fd01::3", 1, "fd01::8", 443),
+	}
+	after := preview.NewWorld(world(t, pods+named), learned)
+	turns, err := preview.Compare(preview.NewWorld(world(t, pods), learned), after, asked)
+	if err != nil || len(turns) != 2 || turns[0].Flow != asked[2] || turns[1].Flow != asked[3] {
+		t.Errorf("turned are %+v, %v; want what goes to addresses of other names", turns, err)
+	}
+	if got := strings.Join(after.Blind(), " "); got != "elsewhere" {
+		t.Errorf("blind for %q, want the set whose name nobody has learned", got)
+	}
+	turns, err = preview.Compare(preview.NewWorld(world(t, pods), preview.Names{}), preview.NewWorld(world(t, pods+named), preview.Names{}), asked)
+	if err != nil || len(turns) != 4 {
+		t.Errorf("with no names known %d are turned, %v; want all", len(turns), err)
+	}
+}
+
 func TestBlind(t *testing.T) {
-	w := preview.NewWorld(world(t, pods+guard+`
+	const manifest = pods + guard + named + `
 - {apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: api, namespace: shop}, spec: {egress: [{action: Allow, destination: {services: {name: api}}}]}}
-- {apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: hosts}, spec: {allowedEgressDomains: ["*.example.com"]}}
-- {apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: hosts, namespace: shop}, spec: {allowedEgressDomains: [example.com]}}
-`))
-	if got := strings.Join(w.Blind(), " "); got != "hosts shop/api shop/hosts" {
+`
+	if got := strings.Join(preview.NewWorld(world(t, manifest), preview.Names{}).Blind(), " "); got != "elsewhere shop/api shop/mirrors" {
 		t.Errorf("blind for %q", got)
 	}
 }
 
 func TestHostileFlows(t *testing.T) {
-	w := preview.NewWorld(world(t, pods))
+	w := preview.NewWorld(world(t, pods), preview.Names{})
 	for _, f := range []*dataplanev1.FlowList_Flow{{}, flow(6, "x", 1, "10.0.0.1", 1), flow(6, "10.0.0.1", 1, "", 1)} {
 		if _, err := preview.Compare(w, w, []*dataplanev1.FlowList_Flow{f}); err == nil {
 			t.Errorf("%v was judged", f)
@@ -130,30 +162,31 @@ func TestHostileFlows(t *testing.T) {
 	}
 }
 
-func TestTable(t *testing.T) {
+func TestReport(t *testing.T) {
 	asked := flows()
-	turns, err := preview.Compare(preview.NewWorld(world(t, pods+leave)), preview.NewWorld(world(t, pods+guard)), asked)
+	turns, err := preview.Compare(preview.NewWorld(world(t, pods+leave), preview.Names{}), preview.NewWorld(world(t, pods+guard), preview.Names{}), asked)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
-	if err := preview.Table(&out, turns, len(asked)); err != nil {
-		t.Fatal(err)
-	}
-	if err := preview.Table(&out, nil, len(asked)); err != nil {
-		t.Fatal(err)
-	}
-	const golden = "testdata/table.txt"
-	if *update {
-		if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
+	for _, f := range []render.Format{render.Text, render.JSON, render.YAML} {
+		var out bytes.Buffer
+		for _, r := range []*preview.Report{preview.NewReport(turns, len(asked), []string{"shop/api"}), preview.NewReport(nil, len(asked), nil)} {
+			if err := r.Write(&out, f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		golden := "testdata/report." + string(f)
+		if *update {
+			if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out.String() != string(want) {
-		t.Errorf("the table is\n%s\nwant\n%s", out.String(), want)
+		if out.String() != string(want) {
+			t.Errorf("the %s is\n%s\nwant\n%s", f, out.String(), want)
+		}
 	}
 }

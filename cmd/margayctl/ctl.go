@@ -118,9 +118,7 @@ an object failed; 2 the command line is wrong; 3 the forwarder or the store coul
 	flags.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to wait for the forwarder")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(c.show(), c.flows(), c.policy(), c.top(), c.trace(), c.capture(), c.why(), c.doctor(), c.version())
-	objects := c.objects()
-	root.AddCommand(objects.Commands()...)
-	root.AddCommand(objects.Node())
+	root.AddCommand(c.objects().Commands()...)
 	return root
 }
 

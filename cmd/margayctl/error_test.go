@@ -175,21 +175,79 @@ func TestVersionSkewIsTold(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	own := version.Line("margayctl") + "\n"
+	none := own + "margay-forwarder: none answers\n"
+	empty, full := t.TempDir(), t.TempDir()
+	text := "{apiVersion: projectcalico.org/v3, kind: ClusterInformation, metadata: {name: default}, spec: {calicoVersion: v3.33.0, clusterGUID: 0a1b}}"
+	if err := os.WriteFile(filepath.Join(full, "cluster.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	running := serve(t, &forwarder{})
 	tests := map[string]struct {
-		socket, args, want string
+		socket, args, want, says string
 	}{
-		"the flag":             {"/nonexistent/f.sock", "--version", own},
-		"without a forwarder":  {"/nonexistent/f.sock", "version", own + "margay-forwarder: none answers\n"},
-		"with a forwarder":     {serve(t, &forwarder{}), "version", own + "margay-forwarder v0.1.0 (contract 1)\n"},
-		"completion is served": {"/nonexistent/f.sock", "__complete show n", "neighbors\tLink-layer addresses of next hops\nnodes\tThe stops of the packet graph: packets, vector sizes, time\n:4\n"},
+		"the flag":                 {"/nonexistent/f.sock", "--version", own, ""},
+		"the program alone":        {running, "version --client", own, ""},
+		"an empty store":           {"/nonexistent/f.sock", "version --folder " + empty, none + "cluster: the store has no ClusterInformation yet\n", ""},
+		"a store that is away":     {"/nonexistent/f.sock", "version --timeout 300ms --etcd-endpoints unix:///nonexistent/etcd.sock", none + "cluster: the store does not tell\n", "margayctl: "},
+		"a store that is none":     {"/nonexistent/f.sock", "version --folder /nonexistent", none + "cluster: the store does not tell\n", "want a folder that is there"},
+		"a forwarder, and a store": {running, "version --folder " + full, own + "margay-forwarder v0.1.0 (contract 1)\ncluster v3.33.0 (type unknown, id 0a1b)\n", ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			got := try(t, tt.socket, strings.Fields(tt.args)...)
-			if got.status != 0 || got.out != tt.want {
-				t.Errorf("ended with %d, printed %q, want %q", got.status, got.out, tt.want)
+			if got.status != 0 || got.out != tt.want || !strings.Contains(got.err, tt.says) || tt.says == "" && got.err != "" {
+				t.Errorf("ended with %d, printed %q and %q, want %q and %q", got.status, got.out, got.err, tt.want, tt.says)
 			}
 		})
+	}
+	for args, want := range map[string]string{
+		"version --client -o json":          `"cluster":null,"forwarder":null`,
+		"version -o json --folder " + full:  `"cluster":{"guid":"0a1b","type":"","version":"v3.33.0"},"forwarder":{"contract":1,"version":"v0.1.0"}`,
+		"version -o yaml --folder " + empty: "cluster: null\nforwarder:\n  contract: 1\n",
+	} {
+		got := try(t, running, strings.Fields(args)...)
+		if plain := strings.NewReplacer("\n", "", " ", "").Replace(got.out); got.status != 0 || !strings.Contains(plain, want) && !strings.Contains(got.out, want) {
+			t.Errorf("%s ended with %d, printed %s%s\nwant %s", args, got.status, got.out, got.err, want)
+		}
+	}
+}
+
+// What a shell is offered, of commands, kinds and formats.
+func TestCompletion(t *testing.T) {
+	store, _ := folder(t, "")
+	for args, want := range map[string]string{
+		"show n":             "neighbors\tLink-layer addresses of next hops\nnodes\tThe stops of the packet graph: packets, vector sizes, time\n:4\n",
+		"policy d":           "diff\tWhich connections of this node a change of objects would allow or deny\n:4\n",
+		"get globalnetworkp": "globalnetworkpolicy\n:4\n",
+		"delete tie":         "tier\n:4\n",
+		"patch nod":          "node\n:4\n",
+		"label hoste":        "hostendpoint\n:4\n",
+		"get weps -n shop --folder " + store + " ":       "ann\nbob\n:4\n",
+		"delete wep -n shop --folder " + store + " ann ": "bob\n:4\n",
+		"get wep -A --folder " + store + " b":            "bob\n:4\n",
+		"get wep --folder " + store + " ":                ":4\n", // of namespace default
+		"patch wep -n shop --folder " + store + " a":     "ann\n:4\n",
+		"label wep -n shop --folder " + store + " ann ":  ":4\n",
+		"get potatoes --folder " + store + " ":           ":4\n",
+		"get tiers --folder /nonexistent ":               ":4\n",
+		"get tiers -o ":                                  "ps\nwide\nyaml\njson\nname\ncustom-columns=\ngo-template=\ngo-template-file=\n:6\n",
+		"patch tier x -t ":                               "strategic\nmerge\njson\n:4\n",
+		"policy diff -o ":                                "table\njson\nyaml\n:4\n",
+		"convert -o ":                                    "yaml\njson\n:4\n",
+		"show status -o ":                                "table\njson\nyaml\n:4\n",
+		"apply --confirm":                                "--confirm-within\t",
+		"datastore migrate ex":                           "export\t",
+		"get tiers platform --ex":                        "--export\t",
+	} {
+		got := try(t, "/nonexistent/f.sock", append([]string{"__complete"}, strings.Split(args, " ")...)...)
+		if got.status != 0 || !strings.HasPrefix(got.out, want) {
+			t.Errorf("%s is completed with %d %q, want %q", args, got.status, got.out, want)
+		}
+	}
+	for shell, says := range map[string]string{"bash": "complete -o default", "zsh": "#compdef margayctl", "fish": "complete -c margayctl", "powershell": "Register-ArgumentCompleter"} {
+		if got := try(t, "/nonexistent/f.sock", "completion", shell); got.status != 0 || !strings.Contains(got.out, says) || !strings.Contains(got.out, "__complete") {
+			t.Errorf("completion for %s ended with %d, and %d bytes", shell, got.status, len(got.out))
+		}
 	}
 }
 

@@ -8,6 +8,8 @@
 //	margayctl patch|label KIND NAME ...
 //	margayctl confirm [CHANGE]
 //	margayctl node status
+//	margayctl datastore migrate lock|unlock|export|import
+//	margayctl version
 //	margayctl policy diff -f FILE
 //	margayctl show status|nodes|ports|fib|neighbors|drops|workers
 //	margayctl flows [--endpoint ENDPOINT] [--host ADDRESS] [--port PORT] [--denied]

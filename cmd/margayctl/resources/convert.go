@@ -40,6 +40,7 @@ with what stands in its place.`,
 	m.flags(cmd)
 	t.namespaced(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "yaml", "yaml or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"yaml", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -19,7 +19,7 @@ func (t *Tool) get() *cobra.Command {
 	var output string
 	var export bool
 	cmd := t.Stored(&cobra.Command{
-		Use: "get (KIND [NAME...] | -f FILE)", Short: "Show objects", ValidArgsFunction: complete,
+		Use: "get (KIND [NAME...] | -f FILE)", Short: "Show objects", ValidArgsFunction: t.complete(-1),
 		Long: `Objects of a kind, those with some names, or those that manifests name.
 
 KIND is singular, plural or short, in any case: networkpolicy, NetworkPolicies, np.
@@ -115,11 +115,7 @@ func (t *Tool) gather(ctx context.Context, s datastore.Store, kinds []v3.Kind, k
 		return objects, err
 	}
 	for _, k := range kinds {
-		scope := datastore.Scope{Kind: k.Name}
-		if k.Namespaced && !t.all {
-			scope.Namespace = t.namespace
-		}
-		l, fault := s.List(ctx, scope)
+		l, fault := s.List(ctx, t.scope(k))
 		if fault != nil {
 			return objects, fault
 		}
@@ -130,6 +126,15 @@ func (t *Tool) gather(ctx context.Context, s datastore.Store, kinds []v3.Kind, k
 		}
 	}
 	return objects, err
+}
+
+// scope is all of a kind that the command line asks for.
+func (t *Tool) scope(k v3.Kind) datastore.Scope {
+	scope := datastore.Scope{Kind: k.Name}
+	if k.Namespaced && !t.all {
+		scope.Namespace = t.namespace
+	}
+	return scope
 }
 
 // bare takes out of objects what the store alone says of them.

@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -148,11 +150,18 @@ func (t *Tool) place(o v3.Object) {
 	}
 }
 
+// other are words that calicoctl has for kinds, beside those of the API.
+var other = map[string][]string{
+	v3.KindNetworkPolicy: {"policy", "policies", "pol"},
+	v3.KindNode:          {"no"},
+	v3.KindProfile:       {"pro"},
+}
+
 // kindNamed is the kind that a word stands for, in any case: its name, singular or
 // plural, or what people type for short.
 func kindNamed(word string) (v3.Kind, error) {
 	for _, k := range v3.Kinds() {
-		for _, w := range slices.Concat([]string{k.Name, k.Plural}, k.Short) {
+		for _, w := range slices.Concat([]string{k.Name, k.Plural}, k.Short, other[k.Name]) {
 			if strings.EqualFold(w, word) || strings.EqualFold(w+"s", word) {
 				return k, nil
 			}
@@ -189,12 +198,39 @@ func (t *Tool) target(args []string) (kind v3.Kind, keys []datastore.Key, err er
 	return kind, keys, nil
 }
 
-// complete offers kinds for the first word.
-func complete(_ *cobra.Command, args []string, _ string) (words []string, _ cobra.ShellCompDirective) {
-	if len(args) == 0 {
-		for _, k := range v3.Kinds() {
-			words = append(words, strings.ToLower(k.Name))
+// completeWait is how long a shell waits for the names of a store.
+const completeWait = 2 * time.Second
+
+// complete offers kinds for the first word, and for so many behind it (-1: all) names
+// of what is in the store: none where that does not tell.
+func (t *Tool) complete(names int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, begun string) (words []string, _ cobra.ShellCompDirective) {
+		offer := func(word string) {
+			if strings.HasPrefix(word, begun) && !slices.Contains(args, word) {
+				words = append(words, word)
+			}
 		}
+		switch {
+		case len(args) == 0:
+			for _, k := range v3.Kinds() {
+				offer(strings.ToLower(k.Name))
+			}
+		case names < 0 || len(args) <= names:
+			kind, err := kindNamed(args[0])
+			if err != nil {
+				break
+			}
+			t.timeout = min(t.timeout, completeWait)
+			_ = t.With(cmd.Context(), func(ctx context.Context, s datastore.Store) error { // nobody sees why there is none
+				l, err := s.List(ctx, t.scope(kind))
+				if err == nil {
+					for _, o := range l.Objects {
+						offer(o.GetName())
+					}
+				}
+				return err
+			})
+		}
+		return words, cobra.ShellCompDirectiveNoFileComp
 	}
-	return words, cobra.ShellCompDirectiveNoFileComp
 }

@@ -11,8 +11,8 @@ import (
 	"margay.dev/margay/internal/render"
 )
 
-// Node is the command for the machines of the cluster.
-func (t *Tool) Node() *cobra.Command {
+// node is the command for the machines of the cluster.
+func (t *Tool) node() *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "The machines of the cluster", Args: cobra.NoArgs}
 	t.alone(cmd)
 	cmd.AddCommand(t.Stored(&cobra.Command{

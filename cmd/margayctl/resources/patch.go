@@ -24,7 +24,7 @@ func (t *Tool) patch() *cobra.Command {
 	var text, kind string
 	var within time.Duration
 	cmd := t.Stored(&cobra.Command{
-		Use: "patch KIND NAME -p PATCH", Short: "Change fields of an object", Args: cobra.RangeArgs(1, 2), ValidArgsFunction: complete,
+		Use: "patch KIND NAME -p PATCH", Short: "Change fields of an object", Args: cobra.RangeArgs(1, 2), ValidArgsFunction: t.complete(1),
 		Long: `Change an object, by a patch in JSON or YAML.
 
 strategic and merge give fields to it (RFC 7386): what is null is taken out, a list
@@ -159,7 +159,7 @@ func (t *Tool) label() *cobra.Command {
 	var overwrite, remove bool
 	var within time.Duration
 	cmd := t.Stored(&cobra.Command{
-		Use: "label KIND NAME KEY=VALUE...", Short: "Change labels of an object", Args: cobra.MinimumNArgs(3), ValidArgsFunction: complete,
+		Use: "label KIND NAME KEY=VALUE...", Short: "Change labels of an object", Args: cobra.MinimumNArgs(3), ValidArgsFunction: t.complete(1),
 		Long:    "Give labels to an object, or take them away. Policies pick endpoints by these." + confirmHelp,
 		Example: "  margayctl label node node-1 rack=a --overwrite\n  margayctl label node node-1 rack --remove",
 		RunE: func(cmd *cobra.Command, args []string) error {

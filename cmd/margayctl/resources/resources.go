@@ -1,6 +1,6 @@
 // Package resources is the part of margayctl that works on objects in a store, as
 // users of calicoctl expect it: get, create, apply, replace, delete, patch, label,
-// validate, convert and confirm, for every kind of api/v3, against an etcd or a
+// validate, convert, confirm, node and datastore, for every kind of api/v3, against an etcd or a
 // folder.
 //
 //	manifests ► objects ► store ► a line for each ► a summary
@@ -40,17 +40,24 @@ type Tool struct {
 func (t *Tool) Commands() []*cobra.Command {
 	return []*cobra.Command{
 		t.get(), t.write("create"), t.write("apply"), t.write("replace"), t.remove(),
-		t.patch(), t.label(), t.validate(), t.convert(), t.confirm(),
+		t.patch(), t.label(), t.validate(), t.convert(), t.confirm(), t.node(), t.datastore(),
 	}
 }
 
 // Stored makes a command one that works on a store: it gets the flags that say
-// where the store is.
+// where the store is, and prints in no format but its own.
 func (t *Tool) Stored(cmd *cobra.Command) *cobra.Command {
 	t.alone(cmd)
-	t.where.flags(cmd.Flags())
-	cmd.Flags().DurationVar(&t.timeout, "timeout", 30*time.Second, "how long to wait for the store, for all objects together")
+	t.Placed(cmd, 30*time.Second)
+	cmd.Flags().Bool("allow-version-mismatch", false, "as calicoctl has it: versions are not compared, an object that is not understood is refused by itself")
 	return cmd
+}
+
+// Placed gives a command the flags that say where the store is, and how long to wait
+// for it.
+func (t *Tool) Placed(cmd *cobra.Command, wait time.Duration) {
+	t.where.flags(cmd.Flags())
+	cmd.Flags().DurationVar(&t.timeout, "timeout", wait, "how long to wait for the store, for all objects together")
 }
 
 // alone keeps a command from reading the flags of its parents; -o is refused where

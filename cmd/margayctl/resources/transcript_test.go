@@ -34,7 +34,6 @@ func try(t *testing.T, env map[string]string, in, line string) (string, error) {
 	root.PersistentFlags().Duration("timeout", time.Second, "")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return errors.New("the parent's flags were read") }
 	root.AddCommand(tool.Commands()...)
-	root.AddCommand(tool.Node())
 	root.SetArgs(words(line))
 	root.SetOut(&errOut)
 	root.SetErr(&errOut)
@@ -99,6 +98,42 @@ func TestTranscripts(t *testing.T) {
 				t.Errorf("against an etcd, %s is\n%s\nand in a folder\n%s", name, other, got)
 			}
 		})
+	}
+}
+
+// What is exported of one store, and imported into another, is exported of that as
+// it was.
+func TestMigration(t *testing.T) {
+	stores := map[string]string{"folder": "--folder " + t.TempDir(), "another folder": "--folder " + t.TempDir()}
+	if endpoint := serve(t); endpoint != "" {
+		stores["etcd"] = "--etcd-endpoints " + endpoint
+	}
+	run := func(in, line string) string {
+		t.Helper()
+		out, err := try(t, nil, in, line)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, out)
+		}
+		return out
+	}
+	run("", "apply -R -f testdata/calico "+stores["folder"])
+	run("", "datastore migrate lock "+stores["folder"])
+	want := run("", "datastore migrate export "+stores["folder"])
+	for name, store := range stores {
+		if name == "folder" {
+			continue
+		}
+		run(want, "datastore migrate import -f - "+store)
+		if got := run("", "datastore migrate export "+store); got != want {
+			t.Errorf("%s has\n%s\nwant\n%s", name, got, want)
+		}
+	}
+	broken := strings.TrimPrefix(stores["another folder"], "--folder ")
+	if err := os.WriteFile(filepath.Join(broken, "x.yaml"), []byte("{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: x}, spec: {ordr: 1}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := try(t, nil, "", "datastore migrate export --folder "+broken); !errors.Is(err, ErrTold) || !strings.Contains(out, "mend or delete it") || strings.Contains(out, "kind:") {
+		t.Errorf("with an object that cannot be used it is %v\n%s", err, out)
 	}
 }
 

@@ -132,7 +132,7 @@ func (t *Tool) remove() *cobra.Command {
 	var within time.Duration
 	var skip bool
 	cmd := t.Stored(&cobra.Command{
-		Use: "delete (-f FILE | KIND NAME...)", Short: "Delete objects", ValidArgsFunction: complete,
+		Use: "delete (-f FILE | KIND NAME...)", Short: "Delete objects", ValidArgsFunction: t.complete(-1),
 		Long:    "Delete objects that manifests or the command line name. Of manifests only kind,\nnamespace and name count." + confirmHelp,
 		Example: "  margayctl delete networkpolicy web -n shop\n  margayctl delete -f policies/",
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -91,7 +91,8 @@ wrong, nothing is. What the store then refuses is told, and the rest goes on.` +
 	return cmd
 }
 
-// judge tells what is wrong with any document, and fails if anything is.
+// judge tells what is wrong with any document, and fails if anything is. It also
+// tells what is right and may surprise.
 func (t *Tool) judge(documents []document) error {
 	wrong := 0
 	seen := make(map[datastore.Key]string)
@@ -110,6 +111,10 @@ func (t *Tool) judge(documents []document) error {
 		if err != nil {
 			wrong++
 			fmt.Fprintln(t.Err, about(d.name(), err))
+			continue
+		}
+		for _, c := range caveats(d.object) {
+			fmt.Fprintf(t.Err, "%s: note: %s\n", d.name(), c)
 		}
 	}
 	if wrong > 0 {

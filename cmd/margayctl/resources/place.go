@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -29,6 +31,13 @@ const (
 	userVariable      = "ETCD_USERNAME"
 	passwordVariable  = "ETCD_PASSWORD_FILE"
 )
+
+// elsewhere are variables of calicoctl's for which we have others: secrets stand in
+// files, so that neither an environment nor a list of processes shows them.
+var elsewhere = map[string]string{
+	"ETCD_PASSWORD": passwordVariable, "ETCD_CA_CERT": caVariable, "ETCD_CERT": certVariable, "ETCD_KEY": keyVariable,
+	"ETCD_DISCOVERY_SRV": endpointsVariable,
+}
 
 // defaultConfig is the file that is read where it is there and no other is named.
 const defaultConfig = "/etc/margay/margayctl.yaml"
@@ -85,6 +94,11 @@ func (p *place) resolve(env func(string) string) (connect.Config, error) {
 	}
 	if cfg.Folder != nil && len(flags.endpoints) == 0 {
 		return cfg, nil
+	}
+	for _, v := range slices.Sorted(maps.Keys(elsewhere)) {
+		if env(v) != "" {
+			return connect.Config{}, fmt.Errorf("%s is set, which is not read: say it by %s, and unset this one", v, elsewhere[v])
+		}
 	}
 	e := etcd.Config{}
 	if cfg.Etcd != nil && len(flags.endpoints) == 0 {
@@ -149,6 +163,12 @@ func calicoFile(name string, text []byte) (connect.Config, error) {
 			EtcdCertFile   string `json:"etcdCertFile"`
 			EtcdKeyFile    string `json:"etcdKeyFile"`
 			EtcdUsername   string `json:"etcdUsername"`
+
+			EtcdPassword     string `json:"etcdPassword"`
+			EtcdCACert       string `json:"etcdCACert"`
+			EtcdCert         string `json:"etcdCert"`
+			EtcdKey          string `json:"etcdKey"`
+			EtcdDiscoverySRV string `json:"etcdDiscoverySrv"`
 		} `json:"spec"`
 	}
 	if err := yaml.Unmarshal(text, &calico); err != nil {
@@ -158,6 +178,10 @@ func calicoFile(name string, text []byte) (connect.Config, error) {
 	if s.DatastoreType != "" && s.DatastoreType != "etcdv3" || s.EtcdEndpoints == "" {
 		return connect.Config{}, fmt.Errorf("read configuration %s: its datastoreType is %q and etcdEndpoints %q, want etcdv3 and where it is: Kubernetes' objects are seen by kubectl",
 			name, s.DatastoreType, s.EtcdEndpoints)
+	}
+	if s.EtcdPassword+s.EtcdCACert+s.EtcdCert+s.EtcdKey+s.EtcdDiscoverySRV != "" {
+		return connect.Config{}, fmt.Errorf("read configuration %s: etcdPassword, etcdCACert, etcdCert, etcdKey and etcdDiscoverySrv are not read: name files and endpoints instead, a password's with --etcd-password-file or %s",
+			name, passwordVariable)
 	}
 	return connect.Config{Etcd: &etcd.Config{
 		Endpoints: strings.Split(s.EtcdEndpoints, ","), CAFile: s.EtcdCACertFile,

@@ -24,6 +24,7 @@ func TestPlace(t *testing.T) {
 	folder := file("folder.yaml", `{folder: {dir: /srv/objects}}`)
 	calico := file("calico.cfg", `{apiVersion: projectcalico.org/v3, kind: CalicoAPIConfig, metadata: {}, spec: {datastoreType: etcdv3, etcdEndpoints: "https://10.0.0.1:2379,https://[fd00::1]:2379", etcdCACertFile: ca, etcdCertFile: crt, etcdKeyFile: key}}`)
 	kube := file("kube.cfg", `{apiVersion: projectcalico.org/v3, kind: CalicoAPIConfig, spec: {datastoreType: kubernetes, kubeconfig: /root/.kube/config}}`)
+	secret := file("secret.cfg", `{apiVersion: projectcalico.org/v3, kind: CalicoAPIConfig, spec: {etcdEndpoints: "https://10.0.0.1:2379", etcdUsername: me, etcdPassword: secret}}`)
 	wrong := file("wrong.yaml", `{etdc: {}}`)
 	tests := map[string]struct {
 		flags string
@@ -43,6 +44,10 @@ func TestPlace(t *testing.T) {
 		"calicoctl's file":                    {"-c " + calico, nil, `{"etcd":{"endpoints":["https://10.0.0.1:2379","https://[fd00::1]:2379"],"caFile":"ca","certFile":"crt","keyFile":"key"}}`},
 		"calicoctl's file, of a cluster":      {"-c " + kube, nil, "want etcdv3"},
 		"calicoctl's variables, of a cluster": {"", map[string]string{typeVariable: "kubernetes"}, "want etcdv3"},
+		"calicoctl's file, with a secret":     {"-c " + secret, nil, "a password's with --etcd-password-file"},
+		"calicoctl's variables, a secret":     {"", map[string]string{endpointsVariable: "https://a:1", "ETCD_PASSWORD": "secret"}, "say it by ETCD_PASSWORD_FILE"},
+		"a certificate as a variable":         {"--etcd-endpoints https://a:1", map[string]string{"ETCD_CERT": "-----BEGIN"}, "say it by ETCD_CERT_FILE"},
+		"a secret, and a folder":              {"--folder a", map[string]string{"ETCD_PASSWORD": "secret"}, `{"folder":{"dir":"a"}}`},
 		"a file that is wrong":                {"-c " + wrong, nil, "wrong.yaml"},
 		"a file that is not there":            {"-c " + dir + "/none", nil, "no such file"},
 		"two places":                          {"--folder a --etcd-endpoints http://b:1", nil, "want one of them"},

@@ -64,6 +64,7 @@ type Agent struct {
 	statusing *writer
 	kernel    *kernel
 	names     *domains.Keeper
+	journal   *domains.Journal
 	stream    atomic.Pointer[dataplane.Stream] // nil until connect has it
 }
 
@@ -188,6 +189,7 @@ func (a *Agent) close() error {
 	}
 	if a.names != nil {
 		a.names.Stop()
+		errs = append(errs, a.journal.Close())
 	}
 	if a.store != nil {
 		errs = append(errs, a.store.Close())

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
 
@@ -44,6 +45,8 @@ type Config struct {
 	HostPort HostPort `json:"hostPort"`
 	// Address says by which addresses other nodes reach this one.
 	Address Address `json:"address"`
+	// Names says for how long names of hosts keep the addresses that endpoints were told.
+	Names Names `json:"names"`
 	// Felix is settings above those of every FelixConfiguration in the store.
 	Felix *felix.Settings `json:"felix,omitempty"`
 	// Log says what is logged and how.
@@ -72,6 +75,12 @@ type HostPort struct {
 	Addresses []string `json:"addresses"`
 }
 
+// Names says for how long names of hosts keep the addresses that endpoints were told.
+type Names struct {
+	// Grace is how much longer than the answer says, 0 to 24h.
+	Grace metav1.Duration `json:"grace"`
+}
+
 // Address says by which addresses other nodes reach this one.
 type Address struct {
 	// IPv4 and IPv6 are "autodetect", "none", an address, or "": as the Node in the
@@ -95,6 +104,7 @@ func DefaultConfig() Config {
 		Node: cmp.Or(map[bool]string{true: node}[err == nil], "localhost"), Forwarder: dataplanev1.DefaultSocket, Socket: agentv1.DefaultSocket,
 		StateDir: "/var/lib/margay-agent", Metrics: "127.0.0.1:9091", Uplinks: []Uplink{}, HostPort: HostPort{Device: hostDevice, Addresses: []string{}},
 		Address: Address{IPv4: nodes.Autodetect, IPv4Method: nodes.FirstFound, IPv6: nodes.None, IPv6Method: nodes.FirstFound},
+		Names:   Names{Grace: metav1.Duration{Duration: 5 * time.Minute}},
 		Log:     config.Log{Format: "text", Level: "info"},
 	}
 }
@@ -141,6 +151,9 @@ func (c Config) Validate() error {
 	}
 	if err := c.Store.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("store: %w", err))
+	}
+	if g := c.Names.Grace.Duration; g < 0 || g > 24*time.Hour {
+		bad("names.grace", g.String(), "0s to 24h")
 	}
 	c.validateDevices(bad)
 	c.Address.validate(bad)

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"margay.dev/margay/api/v3/felix"
 	"margay.dev/margay/config"
@@ -58,6 +59,7 @@ func TestValidateTellsEveryFault(t *testing.T) {
 	}
 	c.Felix = &felix.Settings{}
 	c.Felix.DefaultEndpointToHostAction = "Allow"
+	c.Names.Grace.Duration = 25 * time.Hour
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("all of it is wrong, and it is accepted")
@@ -65,7 +67,7 @@ func TestValidateTellsEveryFault(t *testing.T) {
 	for _, want := range []string{
 		`node is "N 1"`, "store: etcd and folder are given", "etcd: endpoints[0]", "folder: dir is", `forwarder is "here"`, "socket is", `stateDir is "there"`, "metrics is",
 		`hostPort.device is "a/b"`, "hostPort.mtu is 1", "hostPort.addresses[1]", "hostPort.addresses[2]", "hostPort.addresses[3]", "uplinks[0].mtu is 99999", "uplinks[1].device is", "uplinks[1].queues is 257",
-		`uplinks[2].device is ""`, `uplinks[2].port is "a b"`, `address.ipv4 is "fd00::1"`, "address.ipv4Method is", "address.ipv6 is", "address.ipv6Method is", "log.format is", "log.level is", "felix.defaultEndpointToHostAction",
+		`uplinks[2].device is ""`, `uplinks[2].port is "a b"`, `address.ipv4 is "fd00::1"`, "address.ipv4Method is", "address.ipv6 is", "address.ipv6Method is", "log.format is", "log.level is", "felix.defaultEndpointToHostAction", "names.grace is",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not told in:\n%v", want, err)

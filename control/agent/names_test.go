@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,6 +134,10 @@ func TestNamesAreLearnedAndKept(t *testing.T) {
 		before := h.f.Generation()
 		return h.run(), before
 	}
+	eventually(t, "it is saved before the agent ends", func() bool {
+		b, err := os.ReadFile(a.namesFile())
+		return err == nil && strings.Contains(string(b), "192.0.2.1")
+	})
 	_, before := life("")
 	eventually(t, "the next life has sent its state", func() bool { return h.f.Generation() > before })
 	if !h.f.knows("192.0.2.1") {

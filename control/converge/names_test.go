@@ -1,8 +1,8 @@
 package converge
 
 import (
-	"bytes"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -177,16 +177,21 @@ func TestNamesKeepTheirAddresses(t *testing.T) {
 		t.Errorf("the keeper has %+v, and one pattern is wanted", stats)
 	}
 
-	var file bytes.Buffer
-	if err := s.names.Save(&file); err != nil {
-		t.Fatal(err)
+	path := filepath.Join(t.TempDir(), "names")
+	life := func() {
+		j, err := domains.OpenJournal(path, s.names)
+		if err == nil {
+			err = j.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	life()
 	s.kill()
 	s.names = domains.NewKeeper(domains.Limits{}, func([]uint64) {})
 	defer s.names.Stop()
-	if err := s.names.Load(&file); err != nil {
-		t.Fatal(err)
-	}
+	life()
 	s.begin()
 	s.tell(append(append([]datastore.Event{begins}, now(t, cluster+"---"+named)...), synced)...)
 	s.wantInForce("in the next life", true, "192.0.2.1", "2001:db8::1", "192.0.2.3")

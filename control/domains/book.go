@@ -56,6 +56,7 @@ type Book struct {
 	entries  int
 	ends     ends
 	dirty    map[*pattern]struct{}
+	fresh    map[*entry]struct{} // new, or known for longer, and not written down yet; nil: nobody does
 	stats    Stats
 }
 
@@ -151,6 +152,7 @@ func (b *Book) Drop(text string) {
 	for _, addresses := range p.names {
 		for _, e := range addresses {
 			heap.Remove(&b.ends, e.at)
+			delete(b.fresh, e)
 		}
 	}
 	b.entries -= p.entries
@@ -207,6 +209,7 @@ func (b *Book) put(p *pattern, name string, a netip.Addr, now, until time.Time) 
 	if e, ok := p.names[name][a]; ok {
 		if until.After(e.until) {
 			e.until = until
+			b.note(e)
 		}
 		return
 	}
@@ -221,11 +224,19 @@ func (b *Book) put(p *pattern, name string, a netip.Addr, now, until time.Time) 
 	}
 	e := &entry{of: p, name: name, address: a, until: until, due: until}
 	p.names[name][a] = e
+	b.note(e)
 	heap.Push(&b.ends, e)
 	p.entries++
 	b.entries++
 	if p.members[a]++; p.members[a] == 1 {
 		b.touch(p, a)
+	}
+}
+
+// note notes that an entry is to be written down.
+func (b *Book) note(e *entry) {
+	if b.fresh != nil {
+		b.fresh[e] = struct{}{}
 	}
 }
 
@@ -256,6 +267,7 @@ func (b *Book) touch(p *pattern, a netip.Addr) {
 func (b *Book) remove(e *entry) {
 	p := e.of
 	heap.Remove(&b.ends, e.at)
+	delete(b.fresh, e)
 	if delete(p.names[e.name], e.address); len(p.names[e.name]) == 0 {
 		delete(p.names, e.name)
 	}

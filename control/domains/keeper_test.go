@@ -1,8 +1,6 @@
 package domains
 
 import (
-	"bytes"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -121,61 +119,5 @@ func TestKeeperHoldsWhatIsNew(t *testing.T) {
 	d.went(1, 2, 3, 4, 5, 6, 7, 1, 9, 10)
 	if _, counts = d.Stats(); counts.Unasked != 1 || counts.Unreadable != 1 || counts.Gaps != 1 || d.Take() != nil {
 		t.Errorf("%+v", counts)
-	}
-}
-
-func TestKeeperSurvives(t *testing.T) {
-	d := newDesk(t, "*.example", "gone.example")
-	d.tell(1, "a.example", "192.0.2.1")
-	d.tell(2, "gone.example", "2001:db8::1")
-	var file bytes.Buffer
-	if err := d.Save(&file); err != nil {
-		t.Fatal(err)
-	}
-	text := file.String()
-	next := newDesk(t)
-	next.clock = start.Add(30 * time.Second)
-	if err := next.Load(strings.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-	if b := next.Take(); b != nil {
-		t.Errorf("told of what nobody wants: %+v", b.Changes)
-	}
-	if err := next.Want([]string{"*.example"}, nil); err != nil {
-		t.Fatal(err)
-	}
-	if b := next.Take(); b == nil || len(b.Changes) != 1 || fmt.Sprint(b.Changes[0].Joined) != "[192.0.2.1 2001:db8::1]" {
-		t.Errorf("after a new start: %+v", b)
-	}
-	next.clock = start.Add(61 * time.Second)
-	if b := next.Take(); b == nil || len(b.Changes) != 1 || len(b.Changes[0].Left) != 2 {
-		t.Errorf("when its time is over: %+v", b)
-	}
-	if s, _ := next.Stats(); s != (Stats{Patterns: 1}) {
-		t.Errorf("what nobody wanted is kept: %+v", s)
-	}
-	early := newDesk(t, "*.example")
-	early.clock = start.Add(-365 * 24 * time.Hour) // a clock that was put right
-	if err := early.Load(strings.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-	early.clock = early.clock.Add(maxTTL + time.Second)
-	if early.Take(); early.book.entries != 0 {
-		t.Error("kept for a year, since the clock was wrong")
-	}
-	for i := range len(text) - 2 {
-		broken := newDesk(t, "*.example")
-		if err := broken.Load(strings.NewReader(text[:i])); err == nil || broken.Take() != nil {
-			t.Fatalf("cut after %d bytes: %v, and something is told", i, err)
-		}
-	}
-	for _, bad := range []string{`{"version":2}`, `[]`, `{"version":1,"entries":[{"pattern":"*","name":"a","addresses":{}}]}`, `{"version":1,"entries":[{"pattern":"a","name":"a","addresses":{"x":"y"}}]}`} {
-		if err := newDesk(t).Load(strings.NewReader(bad)); err == nil {
-			t.Errorf("%s is loaded", bad)
-		}
-	}
-	odd := newDesk(t, "a.example")
-	if err := odd.Load(strings.NewReader(`{"version":1,"entries":[{"pattern":"a.example","name":"b.example","addresses":{"192.0.2.1":"2030-01-01T00:00:00Z"}},{"pattern":"a.example","name":"a.example","addresses":{"":"2030-01-01T00:00:00Z"}}]}`)); err != nil || odd.Take() != nil {
-		t.Errorf("what is of another pattern, or no address, is told: %v", err)
 	}
 }

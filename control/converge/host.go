@@ -179,6 +179,7 @@ func (c *Core) landKernel(err error) {
 		}
 	}
 	if c.kernel = err; err == nil {
+		c.judging = !c.bare
 		return
 	}
 	pause := kernelRetry
@@ -201,8 +202,10 @@ func (c *Core) missingHost(key datastore.Key) string {
 		return "no interface of its node has its name, or an address that it expects, or another host endpoint of the node comes first"
 	case c.Kernel == nil:
 		return "nobody judges the host itself: what it forwards alone is judged"
+	case c.kernel != nil && !c.judging:
+		return c.kernel.Error() + "; until then what processes of the host send and get is judged by nobody, or by what a former agent has left; what passes the uplinks is judged by the forwarder"
 	case c.kernel != nil:
-		return c.kernel.Error()
+		return c.kernel.Error() + "; until then what processes of the host send and get is judged as before"
 	}
 	return ""
 }

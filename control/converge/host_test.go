@@ -86,23 +86,35 @@ func TestHostEndpointsJudgeWhatIsForwardedAndWhatIsTheNodesOwn(t *testing.T) {
 
 func TestAKernelThatRefusesIsToldAllAgain(t *testing.T) {
 	s := up(t)
-	s.kernel.mu.Lock()
-	s.kernel.refuse = errors.New("no room")
-	s.kernel.mu.Unlock()
-	s.tell(now(t, hostObjects)...)
-	if r := s.report(hostKey("eth")); !strings.Contains(r.Here, "no room") {
-		t.Errorf("what is reported of eth is %+v", r)
+	refuse := func(err error) {
+		s.kernel.mu.Lock()
+		defer s.kernel.mu.Unlock()
+		s.kernel.refuse = err
 	}
-	s.kernel.mu.Lock()
-	s.kernel.refuse = nil
-	s.kernel.mu.Unlock()
+	says := func(want ...string) {
+		t.Helper()
+		r := s.report(hostKey("eth"))
+		for _, w := range want {
+			if !strings.Contains(r.Here, w) {
+				t.Errorf("reported of eth is %+v, want %q", r, w)
+			}
+		}
+		if len(want) == 0 && r.Here != "" {
+			t.Errorf("reported of eth is %+v", r)
+		}
+	}
+	refuse(errors.New("no room"))
+	s.tell(now(t, hostObjects)...)
+	says("no room", "judged by nobody")
+	refuse(nil)
 	s.tell(now(t, strings.Replace(cluster, "[80]", "[81]", 1))...) // any change, before its time
 	if c, _ := s.kernel.last(); !c.Whole || len(c.Desired.Endpoints) != 2 {
 		t.Errorf("the kernel is told %+v", c)
 	}
-	if r := s.report(hostKey("eth")); r.Here != "" {
-		t.Errorf("what is reported of eth is %+v", r)
-	}
+	says()
+	refuse(errors.New("no room"))
+	s.tell(now(t, strings.Replace(hostObjects, "10.1.0.3/32", "10.1.0.4/32", 1))...)
+	says("no room", "judged as before")
 }
 
 func TestHostSettings(t *testing.T) {

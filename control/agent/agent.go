@@ -66,6 +66,7 @@ type Agent struct {
 	names     *domains.Keeper
 	journal   *domains.Journal
 	stream    atomic.Pointer[dataplane.Stream] // nil until connect has it
+	errors    *atomic.Uint64                   // lines of the log of level error
 }
 
 // New opens everything that is the agent's own. It fails where another agent has the
@@ -75,7 +76,8 @@ func New(cfg Config, log *slog.Logger) (a *Agent, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	a = &Agent{cfg: cfg, log: log, self: cfg.self(), seen: make(chan []nodes.Interface, 1)}
+	log, lines := counted(log)
+	a = &Agent{cfg: cfg, log: log, self: cfg.self(), seen: make(chan []nodes.Interface, 1), errors: lines}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())

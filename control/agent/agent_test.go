@@ -221,7 +221,8 @@ func TestFromTheStoreToTheForwarder(t *testing.T) {
 		h.condition("ann", InForce, "acknowledged")
 		h.web(a, "/readiness", "ok")
 		h.web(a, "/liveness", "ok")
-		h.web(a, "/metrics", "felix_active_local_endpoints 1", "felix_cluster_num_workload_endpoints 1", "felix_resync_state 3", "felix_cluster_num_hosts 1", "margay_agent_attachments_not_in_force 1")
+		h.web(a, "/metrics", "felix_active_local_endpoints 1", "felix_cluster_num_workload_endpoints 1", "felix_resync_state 3", "felix_cluster_num_hosts 1", "margay_agent_attachments_not_in_force 1",
+			"felix_log_errors 0", "felix_nft_errors 0")
 		if _, err := client.Detach(ctx, &agentv1.DetachRequest{Workload: ann}); err != nil || h.f.endpoint("shop/ann") != nil {
 			t.Errorf("detached: %v, and the forwarder has %+v", err, h.f.endpoint("shop/ann"))
 		}

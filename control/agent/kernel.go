@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"margay.dev/margay/control/hosts"
 	"margay.dev/margay/dataplane/nft"
@@ -16,13 +17,21 @@ type kernel struct {
 	log   *slog.Logger
 	words *hosts.Words
 
+	calls, refused atomic.Uint64
+
 	mu    sync.Mutex
 	table *nft.Table
 	stop  func()
 }
 
 // Apply is as converge.Kernel has it.
-func (k *kernel) Apply(c nft.Change) error {
+func (k *kernel) Apply(c nft.Change) (err error) {
+	k.calls.Add(1)
+	defer func() {
+		if err != nil {
+			k.refused.Add(1)
+		}
+	}()
 	table, err := k.open()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)

@@ -28,11 +28,19 @@ type metric struct {
 	of   func(*converge.Stats) float64
 }
 
+// histogram is one of Stats.
+type histogram struct {
+	desc *prometheus.Desc
+	unit float64 // bounds and sum are in so many of the metric's
+	of   func(*converge.Stats) *converge.Histogram
+}
+
 // collector shows a core's Stats to Prometheus: by Calico's names where it has such a
 // figure, so that its dashboards go on to work, by names of our own where not.
 type collector struct {
 	ask     func(context.Context) (converge.Stats, error)
 	metrics []metric
+	spread  []histogram
 }
 
 func (a *Agent) collector() prometheus.Collector {
@@ -40,6 +48,13 @@ func (a *Agent) collector() prometheus.Collector {
 	add := func(kind prometheus.ValueType, name, help string, of func(*converge.Stats) float64) {
 		c.metrics = append(c.metrics, metric{prometheus.NewDesc(name, help, nil, nil), kind, of})
 	}
+	spread := func(name, help string, unit float64, of func(*converge.Stats) *converge.Histogram) {
+		c.spread = append(c.spread, histogram{prometheus.NewDesc(name, help, nil, nil), unit, of})
+	}
+	seconds := 1 / converge.TimeUnit.Seconds()
+	spread("felix_calc_graph_update_time_seconds", "Time to bring the desired state up to date, each time.", seconds, func(s *converge.Stats) *converge.Histogram { return &s.Calculations })
+	spread("felix_int_dataplane_apply_time_seconds", "Time until the forwarder, and the kernel, had acknowledged a change.", seconds, func(s *converge.Stats) *converge.Histogram { return &s.Commits })
+	spread("felix_int_dataplane_msg_batch_size", "Objects told of by the store that one calculation took together.", 1, func(s *converge.Stats) *converge.Histogram { return &s.Batches })
 	count := func(kinds ...string) func(*converge.Stats) float64 {
 		return func(s *converge.Stats) (n float64) {
 			for _, k := range kinds {
@@ -59,6 +74,11 @@ func (a *Agent) collector() prometheus.Collector {
 	add(gauge, "felix_resync_state", "1: waiting for the store, 2: it is telling what it holds, 3: in sync.", resyncState)
 	add(counter, "felix_resyncs_started", "Listings of the store.", func(s *converge.Stats) float64 { return float64(s.Resyncs) })
 	add(counter, "felix_int_dataplane_failures", "Changes that the forwarder has refused.", func(s *converge.Stats) float64 { return float64(s.Failures) })
+	add(gauge, "felix_int_dataplane_initial_resync_time_seconds", "Time from the agent's begin until the forwarder had acknowledged its first change; 0: it has not.", func(s *converge.Stats) float64 { return s.Initial.Seconds() })
+	add(counter, "felix_calc_graph_output_events", "Changes sent to the forwarder, whole states among them.", func(s *converge.Stats) float64 { return float64(s.Snapshots + s.Deltas) })
+	add(counter, "felix_log_errors", "Lines of level error in the agent's log.", func(*converge.Stats) float64 { return float64(a.errors.Load()) })
+	add(counter, "felix_nft_calls", "Changes of the kernel's nftables.", func(*converge.Stats) float64 { return float64(a.kernel.calls.Load()) })
+	add(counter, "felix_nft_errors", "Those that the kernel has refused.", func(*converge.Stats) float64 { return float64(a.kernel.refused.Load()) })
 	add(counter, "margay_agent_objects_told_total", "Objects that the store has told of, new, changed and gone.", func(s *converge.Stats) float64 { return float64(s.Events) })
 	add(counter, "margay_agent_calculations_total", "Times that the desired state was brought up to date.", func(s *converge.Stats) float64 { return float64(s.Flushes) })
 	add(counter, "margay_agent_calculations_seconds_total", "Time that this took.", func(s *converge.Stats) float64 { return s.Calculating.Seconds() })
@@ -108,6 +128,9 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, m := range c.metrics {
 		to <- m.desc
 	}
+	for _, h := range c.spread {
+		to <- h.desc
+	}
 }
 
 // Collect implements prometheus.Collector. Where the agent hangs it tells nothing.
@@ -118,5 +141,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, m := range c.metrics {
 		to <- prometheus.MustNewConstMetric(m.desc, m.kind, m.of(&s))
+	}
+	for _, h := range c.spread {
+		from := h.of(&s)
+		buckets := map[float64]uint64{}
+		for bound, n := range from.Cumulative() {
+			buckets[bound/h.unit] = n
+		}
+		to <- prometheus.MustNewConstHistogram(h.desc, from.Count, from.Sum/h.unit, buckets)
 	}
 }

@@ -133,7 +133,7 @@ func New(o Options) *Core {
 	c := &Core{
 		Options: o, events: make(chan []datastore.Event, batches), kick: make(chan struct{}, 1), ask: make(chan chan Stats),
 		world: newWorld(), conditions: map[string]*v1.Condition{}, standing: map[attach.Key]attach.Status{}, doors: map[string]attach.Key{},
-		notes: newNotes(), names: newNames(),
+		notes: newNotes(), names: newNames(), stats: Stats{began: time.Now()},
 	}
 	c.begin()
 	return c

@@ -18,6 +18,9 @@ type Stats struct {
 	Failures                   uint64             // commits that were refused
 	Sent                       uint64             // bytes of commits
 	Calculating, Applying      time.Duration      // spent on what the store tells and what follows from it, and until commits were acknowledged
+	Calculations, Commits      Histogram          // each of those times, in TimeUnits
+	Batches                    Histogram          // objects told of, that one calculation took together
+	Initial                    time.Duration      // from the agent's begin until the first commit was acknowledged; 0: none was
 	Synced                     bool               // the store has told all that it holds
 	Away                       bool               // it does not answer now
 	Held                       bool               // it is being mended: nothing is changed
@@ -32,17 +35,30 @@ type Stats struct {
 	Guard                      guard.Stats
 	Names                      domains.Stats  // of the keeper of names
 	Heard                      domains.Counts // what became of what it has heard
+
+	began time.Time
+	taken uint64 // Events that calculations have taken
 }
+
+// TimeUnit is the unit of histograms of times.
+const TimeUnit = 100 * time.Microsecond
 
 // Calculated counts a calculation that took some time.
 func (s *Stats) Calculated(took time.Duration) {
 	s.Flushes++
 	s.Calculating += took
+	s.Calculations.Observe(took.Seconds() / TimeUnit.Seconds())
+	s.Batches.Observe(float64(s.Events - s.taken))
+	s.taken = s.Events
 }
 
 // Applied counts a commit that was acknowledged after some time.
 func (s *Stats) Applied(took time.Duration, generation uint64) {
 	s.Applying += took
+	s.Commits.Observe(took.Seconds() / TimeUnit.Seconds())
+	if !s.InForce {
+		s.Initial = time.Since(s.began)
+	}
 	s.InForce, s.Generation = true, generation
 }
 

@@ -64,9 +64,10 @@ func (b *batch) finish(first uint32) {
 	}
 }
 
-// describe says for people what the message of a number is about.
-func (b *batch) describe(seq uint32) string {
-	what := "its end"
+// describe says for people what the message of a number is about, and whether it makes
+// a table, a chain, a rule or a set.
+func (b *batch) describe(seq uint32) (what string, makes bool) {
+	what = "its end"
 	_ = eachMessage(b.buf, func(h header, body []byte) error {
 		if h.seq != seq || h.kind>>8 != unix.NFNL_SUBSYS_NFTABLES || len(body) < 4 {
 			return nil
@@ -77,10 +78,12 @@ func (b *batch) describe(seq uint32) string {
 				name = text(value)
 			}
 		})
-		what = fmt.Sprintf("%s %q", kinds[h.kind&0xff], name)
+		kind := h.kind & 0xff
+		what = fmt.Sprintf("%s %q", kinds[kind], name)
+		makes = kind == unix.NFT_MSG_NEWTABLE || kind == unix.NFT_MSG_NEWCHAIN || kind == unix.NFT_MSG_NEWRULE || kind == unix.NFT_MSG_NEWSET
 		return nil
 	})
-	return what
+	return what, makes
 }
 
 // kinds are the messages that we send, for people.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"margay.dev/margay/classifier"
+	"margay.dev/margay/dataplane/nft/cover"
 )
 
 // check reports the first fault of what is desired. Lists that from has were
@@ -118,7 +119,7 @@ func checkList(rules []classifier.Rule, family int, from *view, sets map[classif
 					}
 				}
 			}
-			if n := append(side.Nets[:len(side.Nets):len(side.Nets)], side.NotNets...); len(n) > 0 && familyOf(n[0]) != family {
+			if n := append(side.Nets[:len(side.Nets):len(side.Nets)], side.NotNets...); len(n) > 0 && cover.Family(n[0]) != family {
 				return fmt.Errorf("rule %d (id %d) has %v in the list of IPv%d", i, rules[i].ID, n[0], family)
 			}
 		}

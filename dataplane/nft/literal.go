@@ -97,24 +97,6 @@ func bigEndian(n uint16, width int) []byte {
 	return binary.BigEndian.AppendUint16(nil, n)[2-width:]
 }
 
-// outermost are the prefixes of a list that no other one covers, sorted.
-func outermost(nets []netip.Prefix) []netip.Prefix {
-	sorted := make([]netip.Prefix, len(nets))
-	for i, n := range nets {
-		sorted[i] = n.Masked()
-	}
-	slices.SortFunc(sorted, func(a, b netip.Prefix) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-	})
-	var out []netip.Prefix
-	for _, n := range sorted {
-		if len(out) == 0 || !out[len(out)-1].Contains(n.Addr()) {
-			out = append(out, n)
-		}
-	}
-	return out
-}
-
 // interval is the elements of one prefix: its first address, and the first one
 // behind it, if there is any.
 func interval(p netip.Prefix) []element {

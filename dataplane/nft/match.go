@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"margay.dev/margay/classifier"
+	"margay.dev/margay/dataplane/nft/cover"
 )
 
 // Codes of netfilter's verdicts.
@@ -180,7 +181,7 @@ func address(family int, e end) *expr.Payload {
 
 // within wants an address to be in one of some prefixes, or in none.
 func (l *line) within(family int, e end, nets []netip.Prefix, not bool) *line {
-	nets = outermost(nets)
+	nets = cover.Outermost(nets)
 	if len(nets) != 1 {
 		return l.add(address(family, e), lookup(l.w.literal(&literal{kindAddresses(family), intervals(nets)}), not))
 	}

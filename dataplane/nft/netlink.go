@@ -12,6 +12,9 @@ import (
 // ErrUnsupported is that the kernel has no nftables.
 var ErrUnsupported = errors.New("the kernel has no nftables: load the module nf_tables, or build CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET")
 
+// ErrIncomplete is that the kernel's nftables lack something that rules need.
+var ErrIncomplete = errors.New("the kernel's nftables lack a part: load the modules nft_ct, nft_fib_inet, nft_limit, nft_log and nft_reject_inet, or build them")
+
 // wire is a netlink socket to nftables of one network namespace.
 //
 // It is our own because of what a batch of many messages needs: one
@@ -113,7 +116,11 @@ func (w *wire) commit(b *batch) error {
 		case fault == nil:
 			done = true
 		case refused == nil:
-			refused = fmt.Errorf("the kernel refuses a transaction of %d parts at %s: %w", b.messages, b.describe(h.seq), explain(fault))
+			what, makes := b.describe(h.seq)
+			if makes && errors.Is(fault, unix.ENOENT) { // what it builds on is in the same batch, so it is the kernel's own
+				fault = fmt.Errorf("%w (%w)", ErrIncomplete, fault)
+			}
+			refused = fmt.Errorf("the kernel refuses a transaction of %d parts at %s: %w", b.messages, what, explain(fault))
 		}
 		return nil
 	})

@@ -167,7 +167,7 @@ func (t *Table) whole(c Change) error {
 func (t *Table) build(c Change, from *side) (*side, error) {
 	next := &side{sets: map[classifier.SetID]*set{}}
 	for id, s := range from.sets {
-		next.sets[id] = s.clone()
+		next.sets[id] = &set{s.name, s.Clone()}
 	}
 	scratch := newBatch("")
 	for i := range c.Sets {

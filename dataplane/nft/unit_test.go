@@ -59,20 +59,20 @@ func FuzzSet(f *testing.F) {
 				}
 				ops = ops[2:]
 			}
-			before := s.clone()
+			before := s.Clone()
 			var undo []memberUndo
 			newBatch("").changeSet(func(int) string { return "" }, s, &c, &undo)
 			takeBack(undo)
-			if !reflect.DeepEqual(s, before) {
+			if !reflect.DeepEqual(s.Set, before) {
 				t.Fatalf("%+v, taken back, leaves %v of %v", c, s, before)
 			}
 			net := map[netip.Prefix]int{}
 			for _, p := range c.Left {
-				s.leave(p, net)
+				s.Leave(p, net)
 				delete(members, p)
 			}
 			for _, p := range c.Joined {
-				s.join(p, net)
+				s.Join(p, net)
 				members[p] = true
 			}
 			for p, n := range net {
@@ -272,7 +272,7 @@ func FuzzMessages(f *testing.F) {
 			return nil
 		})
 		for seq := range uint32(4) {
-			_ = (&batch{buf: data}).describe(seq)
+			_, _ = (&batch{buf: data}).describe(seq)
 		}
 	})
 }
@@ -365,5 +365,30 @@ func BenchmarkMember(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+	}
+}
+
+// A part that the kernel has not is told as that, and not as a file that is missing.
+func TestAKernelWithoutAPartOfNftables(t *testing.T) {
+	h := newHost(t, Options{})
+	b := newBatch("margay")
+	b.newTable()
+	b.newChain("c", nil)
+	b.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, inet, func() {
+		b.text(unix.NFTA_RULE_TABLE, b.table)
+		b.text(unix.NFTA_RULE_CHAIN, "c")
+		b.nest(unix.NFTA_RULE_EXPRESSIONS, func() {
+			b.nest(unix.NFTA_LIST_ELEM, func() { b.text(unix.NFTA_EXPR_NAME, "nosuchpart") })
+		})
+	})
+	err := h.table.commit(b)
+	if !errors.Is(err, ErrIncomplete) || !strings.Contains(err.Error(), `a rule of chain "c"`) || errors.Is(err, ErrUnsupported) {
+		t.Errorf("a rule that the kernel does not know: %v", err)
+	}
+	b = newBatch("margay")
+	b.newTable()
+	b.deleteSet("nosuchset")
+	if err := h.table.commit(b); !errors.Is(err, unix.ENOENT) || errors.Is(err, ErrIncomplete) {
+		t.Errorf("a set that is not there: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/nftables/expr"
 
 	"margay.dev/margay/classifier"
+	"margay.dev/margay/dataplane/nft/cover"
 )
 
 // view is chains for one Desired, under names that begin with the side's. It does
@@ -250,10 +251,10 @@ func (v *view) failsafes() {
 func (w *writer) failsafe(f *Failsafe, remote end, port uint32) rule {
 	l := w.line("failsafe")
 	if f.Net.IsValid() && f.Net.Bits() > 0 {
-		family := familyOf(f.Net)
+		family := cover.Family(f.Net)
 		l.family(family).within(family, remote, []netip.Prefix{f.Net}, false)
 	} else if f.Net.IsValid() {
-		l.family(familyOf(f.Net))
+		l.family(cover.Family(f.Net))
 	}
 	return l.protocol(f.Protocol).port(port, singles([]uint16{f.Port})).verdict(codeAccept, "")
 }

@@ -70,8 +70,7 @@ hashed:
 	MOVQ entries_base+24(FP), R8
 	MOVQ entries_len+32(FP), R9
 	MOVQ refs_base+80(FP), R10
-	MOVQ $0x0101010101010101, R11
-	MOVQ $0x8080808080808080, R12
+	MOVQ $const_everyByte, R11
 	XORL R14, R14
 	JMP found
 
@@ -79,20 +78,17 @@ find:
 	MOVQ hashes-512(SP)(R14*8), AX
 	MOVQ AX, DX
 	SHRQ $57, DX
-	ORQ  $128, DX
+	ORL  $128, DX
 	IMULQ R11, DX
 	ANDQ R15, AX
 	SHLQ $6, AX
 	ADDQ SI, AX
-	XORQ bucket_tags(AX), DX
-	MOVQ DX, BX
-	SUBQ R11, BX
-	NOTQ DX
-	ANDQ R12, DX
-	ANDQ DX, BX
-	BSFQ BX, BX
-	SHRL $3, BX
-	ANDL $7, BX
+	MOVQ DX, X0
+	MOVQ bucket_tags(AX), X1
+	PCMPEQB X1, X0
+	PMOVMSKB X0, BX            // has ones behind the eight cells
+	TZCNTL BX, BX
+	ANDL $(const_cells-1), BX
 	MOVL bucket_refs(AX)(BX*4), AX
 	MOVL AX, (R10)(R14*4)
 	MOVL AX, DX

@@ -23,13 +23,13 @@ func (d *Desk) Read(now flow.Tick, mem []byte, metas *graph.Slots, idx []uint16,
 	}
 }
 
-// plain reads packets from the front of idx, as long as they are whole segments that
+// plainPortable reads packets from the front of idx, as long as they are whole segments that
 // neither open nor end a connection, or of UDP, and returns how many. What it
 // stops at, for whatever reason, is for slow, which would say the same of all
 // that it reads. It calls nothing.
 //
 //fastpath:hot
-func plain(mem []byte, metas *graph.Slots, idx []uint16, packets []flow.Packet) int {
+func plainPortable(mem []byte, metas *graph.Slots, idx []uint16, packets []flow.Packet) int {
 	const (
 		size  = 20 // of a TCP header without options
 		udp   = 8

@@ -8,7 +8,7 @@ func (w Walker) runs() bool {
 	case Portable:
 		return true
 	case AVX2:
-		return x.HasAVX2 && x.HasBMI1 && x.HasBMI2
+		return x.HasAVX2 && x.HasBMI1 && x.HasBMI2 && x.HasPOPCNT
 	case AVX512:
 		return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasBMI1 && x.HasBMI2
 	}

@@ -213,11 +213,20 @@ func (p *Program) first(k *Key, rank uint32) int {
 // judge turns the ranks in out, which the trees gave, into verdicts where trees
 // are not the whole truth.
 func (p *Program) judge(keys []Key, out []Verdict) {
-	for i, rank := range out {
-		if p.over == nil && !p.strange(&keys[i]) {
-			out[i] = p.verdicts[rank]
-		} else {
+	if p.over != nil {
+		for i, rank := range out {
 			out[i] = p.settle(&keys[i], uint32(rank))
+		}
+		return
+	}
+	verdicts, source, destination := p.verdicts, p.sides[0].known, p.sides[1].known
+	out = out[:len(keys)]
+	for i := range keys {
+		k := &keys[i]
+		if k.Source() < source && k.Destination() < destination {
+			out[i] = verdicts[out[i]]
+		} else { // strange
+			out[i] = p.settle(k, uint32(out[i]))
 		}
 	}
 }

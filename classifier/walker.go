@@ -47,7 +47,7 @@ func (w Walker) String() string {
 func (w Walker) Needs() string {
 	switch w {
 	case AVX2:
-		return "AVX2 and BMI2"
+		return "AVX2, BMI2 and POPCNT"
 	case AVX512:
 		return "AVX-512 (F, BW, DQ, VL) and BMI2"
 	}

@@ -95,8 +95,7 @@ func TestARP(t *testing.T) {
 		"the pods' gateway, asked for on the uplink": {gt.Up, gt.ARP(broadcast, station, 1, asker, node.MAC{}, link4), none, asker, 0},
 	}
 	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			l := gt.Standard(t, 1)
+		neighbourly(t, name, func(t *testing.T, l *gt.Lab) {
 			main := tt.port
 			if main == gt.Tag {
 				main = gt.Up

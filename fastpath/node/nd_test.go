@@ -8,6 +8,7 @@ import (
 
 	"margay.dev/margay/fastpath/graph"
 	gt "margay.dev/margay/fastpath/graph/graphtest"
+	"margay.dev/margay/fastpath/judge"
 	"margay.dev/margay/fastpath/node"
 )
 
@@ -19,14 +20,26 @@ type ndRow struct {
 	want   graph.Reason
 }
 
+// neighbourly runs f in the Standard lab, and again where policy denies everybody
+// everything: neighbours find each other all the same.
+func neighbourly(t *testing.T, name string, f func(*testing.T, *gt.Lab)) {
+	t.Run(name, func(t *testing.T) { f(t, gt.Standard(t, 1)) })
+	t.Run(name+", judged", func(t *testing.T) {
+		l := gt.Standard(t, 1)
+		for _, port := range []uint16{gt.Up, gt.Pod, gt.Veth, gt.Side, gt.Tag} {
+			l.Police(port, &judge.Endpoint{Host: port != gt.Pod && port != gt.Veth, Egress: only(t), Ingress: only(t)})
+		}
+		f(t, l)
+	})
+}
+
 func runND(t *testing.T, port uint16, src node.MAC, tests map[string]ndRow) {
 	main := port
 	if port == gt.Tag {
 		main = gt.Up
 	}
 	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			l := gt.Standard(t, 1)
+		neighbourly(t, name, func(t *testing.T, l *gt.Lab) {
 			dst := gt.MAC(main)
 			if tt.ip[24] == 0xff {
 				dst = node.MAC{0x33, 0x33, tt.ip[36], tt.ip[37], tt.ip[38], tt.ip[39]}

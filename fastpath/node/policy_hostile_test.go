@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -236,6 +237,49 @@ func TestFragmentsThatNeverCompleteMeetAPolicy(t *testing.T) {
 		s.meets("its last", gt.Up, s.piece(9, 80, 160, false, 0), 0)
 		s.told()
 	})
+}
+
+// Nine pods take turns to have opened to them what each may have of the table of
+// connections, until it is full: then a new one is refused for that, whoever's it is, those
+// that are known go on, and there is room again when some have ended.
+func TestFullTableMeetsAPolicy(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		s := besieged(t, ipv6)
+		flows, drops := s.Tables.Court.Flows, func() map[graph.Reason]uint64 { return s.drops(graph.FlowTableFull, graph.FlowOverShare) }
+		n := 0
+		for account := uint32(0); drops()[graph.FlowTableFull] == 0 && account < uint32(gt.Ports); account++ {
+			s.Police(gt.Pod, &judge.Endpoint{Ingress: only(t, allow(1, tcp, web), allow(2, udp, 2222)), Egress: open(t), Account: account})
+			for was := drops(); maps.Equal(was, drops()); {
+				var burst [][]byte
+				for range 64 {
+					n++
+					burst = append(burst, gt.UDPPorts(gt.Addr(ipv6, gt.NetUp, 4+n/60000), s.pod, 10, uint16(2000+n%60000), 2222))
+				}
+				s.SendIP(gt.Up, burst...)
+			}
+		}
+		if stats := flows.Stats(); stats.Flows != flows.Limit() || drops()[graph.FlowTableFull] == 0 {
+			t.Fatalf("there are %d flows of %d, and dropped was %v", stats.Flows, flows.Limit(), drops())
+		}
+		s.goesOn("with a full table")
+		s.meets("a new connection", gt.Up, segment(s.client, s.pod, 1001, web, 100, 0, "S", 0), graph.FlowTableFull)
+		s.meets("one of the pod's own", gt.Pod, segment(s.pod, s.client, 1002, 99, 100, 0, "S", 0), graph.FlowTableFull)
+		s.Advance(2 * flow.DefaultTimeouts().UDPOneWay)
+		for flows.Advance(flow.TickAt(3*flow.DefaultTimeouts().UDPOneWay), 1<<16) {
+		}
+		flows.Quiesced(flows.Generation())
+		s.meets("a new connection, in time", gt.Up, segment(s.client, s.pod, 1001, web, 100, 0, "S", 0), 0)
+		s.told()
+	})
+}
+
+// drops is what was dropped for some reasons.
+func (s *siege) drops(why ...graph.Reason) map[graph.Reason]uint64 {
+	out, all := map[graph.Reason]uint64{}, s.Engine.Total().Drops
+	for _, r := range why {
+		out[r] = all[r]
+	}
+	return out
 }
 
 func TestHostileTCPOptionsMeetAPolicy(t *testing.T) {

@@ -175,13 +175,16 @@ func TestChangesAreThoseOfOthers(t *testing.T) {
 func TestPacketsPassWhileOthersChange(t *testing.T) {
 	each(t, func(t *testing.T, k kind) {
 		b, talk := begun(t, k, 100)
-		before := b.tables.Court.Generation()
+		before, judged := b.tables.Court.Generation(), b.tables.Court.Rejudged()
 		c := startChurn(t.Context(), b)
 		for end := time.Now().Add(time.Minute); b.tables.Court.Generation() < before+20 && time.Now().Before(end); {
 			b.round(talk)
 		}
 		if err := c.end(); err != nil || c.changes == 0 {
 			t.Errorf("%d changes: %v", c.changes, err)
+		}
+		if n := b.tables.Court.Rejudged() - judged; n != 0 { // nothing that these flows were decided from has changed
+			t.Errorf("%d packets of known flows were judged anew", n)
 		}
 		if err := b.check(); err != nil {
 			t.Error(err)

@@ -6,12 +6,15 @@ import (
 	"flag"
 	"io"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	v1 "margay.dev/margay/api/dataplane/v1"
+	v3 "margay.dev/margay/api/v3"
 	"margay.dev/margay/classifier"
 	"margay.dev/margay/control/dataplane"
+	"margay.dev/margay/datastore"
 )
 
 var flips = flag.Int("flips", 200, "how often TestPolicyFlipsUnderLoad changes policy; the long form is 10000")
@@ -107,15 +110,7 @@ func (f *flipper) to(program uint32) *dataplane.Delivery {
 func TestPolicyFlipsUnderLoad(t *testing.T) {
 	w := raise(t, 1, nil)
 	f := w.flipper()
-	talk := map[netip.Addr]string{}
-	for _, pod := range flipsPods {
-		for _, six := range []bool{false, true} {
-			c := w.udp(pod, "dave", six)
-			defer c.end()
-			c.goesOn(w)
-			talk[w.addr(pod, six)] = pod
-		}
-	}
+	talk := w.talkToDave()
 	const burst = 51 // odd: either program is in force at times that nothing changes
 	var flipping time.Duration
 	done := 0
@@ -127,9 +122,28 @@ func TestPolicyFlipsUnderLoad(t *testing.T) {
 		}
 		flipping += time.Since(began)
 		program := flipsP1 + uint32((done-1)%2)
-		w.eventually("every flow is decided by the program in force", func() bool { return f.settled(program, talk) })
+		w.eventually("every flow is decided by the program in force", func() bool {
+			return w.settled(talk, func(pod string, r *v1.Ruling) bool {
+				return r.GetAllowed() == (lets(program, pod) != 0) && (!r.GetAllowed() || r.GetRule().GetId() == lets(program, pod))
+			})
+		})
 	}
 	t.Logf("%d changes, %.0f a second, each in force and stored before the next", done, float64(done)/flipping.Seconds())
+}
+
+// talkToDave has pods send to dave until the test ends, and says who has which address.
+func (w *world) talkToDave() map[netip.Addr]string {
+	w.t.Helper()
+	talk := map[netip.Addr]string{}
+	for _, pod := range flipsPods {
+		for _, six := range []bool{false, true} {
+			c := w.udp(pod, "dave", six)
+			w.t.Cleanup(c.end)
+			c.goesOn(w)
+			talk[w.addr(pod, six)] = pod
+		}
+	}
+	return talk
 }
 
 func (f *flipper) wait(d *dataplane.Delivery) {
@@ -141,13 +155,13 @@ func (f *flipper) wait(d *dataplane.Delivery) {
 	}
 }
 
-// settled says whether all flows to dave have been judged by what is in force. A verdict
-// that is not what program says fails the test.
-func (f *flipper) settled(program uint32, talk map[netip.Addr]string) bool {
-	f.t.Helper()
-	rpc, err := f.inspect("south").ListFlows(f.t.Context(), &v1.ListFlowsRequest{Endpoint: "dave", Protocol: 17})
+// settled says whether all flows to dave have been judged by what is in force. It fails the
+// test where one is not as says has it of the pod that opened it.
+func (w *world) settled(talk map[netip.Addr]string, says func(pod string, r *v1.Ruling) bool) bool {
+	w.t.Helper()
+	rpc, err := w.inspect("south").ListFlows(w.t.Context(), &v1.ListFlowsRequest{Endpoint: "dave", Protocol: 17})
 	if err != nil {
-		f.t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	seen := 0
 	for {
@@ -156,18 +170,75 @@ func (f *flipper) settled(program uint32, talk map[netip.Addr]string) bool {
 			return seen == len(talk)
 		}
 		if err != nil {
-			f.t.Fatal(err)
+			w.t.Fatal(err)
 		}
 		for _, fl := range list.GetFlows() {
 			pod := talk[netip.MustParseAddr(fl.GetOriginal().GetSource())]
 			if pod == "" || fl.GetOutdated() {
 				continue
 			}
-			seen++
-			want := lets(program, pod)
-			if got := fl.GetIngress(); got.GetAllowed() != (want != 0) || want != 0 && got.GetRule().GetId() != want {
-				f.t.Errorf("%s is judged %v, want rule %d", pod, got, want)
+			if seen++; !says(pod, fl.GetIngress()) {
+				w.t.Errorf("%s is judged %v, which is not what is in force", pod, fl.GetIngress())
 			}
 		}
 	}
+}
+
+// flipsPolicy says of dave what a program does.
+func flipsPolicy(program uint32) *v3.GlobalNetworkPolicy {
+	p := &v3.GlobalNetworkPolicy{}
+	p.Name, p.Spec.Selector, p.Spec.Types = "flip", "pod == 'dave'", []v3.PolicyType{v3.PolicyTypeIngress}
+	for _, pod := range flipsPods {
+		if lets(program, pod) != 0 {
+			p.Spec.Ingress = append(p.Spec.Ingress, v3.Rule{Action: v3.Allow, Source: v3.EntityRule{Selector: "pod == '" + pod + "'"}})
+		}
+	}
+	return p
+}
+
+// before is how many rules a program has before the one that lets a pod in.
+func before(program uint32, pod string) (n uint32) {
+	for _, other := range flipsPods[:slices.Index(flipsPods, pod)] {
+		if lets(program, other) != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// TestPolicyFlipsThroughAStore writes the same policies to a store in turn, as fast as it takes
+// them. Agents need not have each in force, but the last one, each time that it rests.
+func TestPolicyFlipsThroughAStore(t *testing.T) {
+	w := raiseAgents(t, 1)
+	store, err := w.OpenStore()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	talk := w.talkToDave()
+	const burst = 25
+	var writing time.Duration
+	began, done := w.status("south").GetGeneration(), 0
+	for done < *flips/2 {
+		program := uint32(0)
+		start := time.Now()
+		for range burst {
+			program = flipsP1 + uint32(done%2)
+			if _, _, err := datastore.Apply(t.Context(), store, flipsPolicy(program)); err != nil {
+				t.Fatal(err)
+			}
+			done++
+		}
+		writing += time.Since(start)
+		if err := w.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("every flow is decided by the last policy written", func() bool {
+			return w.settled(talk, func(pod string, r *v1.Ruling) bool {
+				rule := r.GetRule()
+				return r.GetAllowed() == (lets(program, pod) != 0) && (!r.GetAllowed() || rule.GetPolicy() == "GlobalNetworkPolicy flip" && rule.GetIndex() == before(program, pod))
+			})
+		})
+	}
+	t.Logf("%d policies written, %.0f a second; south's forwarder took %d changes", done, float64(done)/writing.Seconds(), w.status("south").GetGeneration()-began)
 }

@@ -92,7 +92,8 @@ func (n *Namespace) Identity() (Identity, error) {
 	return id, err
 }
 
-// Do runs f on a thread of its own inside the namespace. Sockets that f opens
+// Do runs f on a thread of its own inside the namespace; who is in it needs no right
+// for that. Sockets that f opens
 // stay in the namespace for good; goroutines that f starts do not run in it.
 // A thread that cannot return to where it came from is discarded.
 func (n *Namespace) Do(f func() error) error {
@@ -114,15 +115,33 @@ func (n *Namespace) inside(f func() error, release func()) error {
 		return fmt.Errorf("enter namespace %s: %w", n, err)
 	}
 	defer home.Close()
-	if err := unix.Setns(n.FD(), unix.CLONE_NEWNET); err != nil {
+	if err := enter(n.file); err != nil {
 		release()
 		return fmt.Errorf("enter namespace %s: %w (this needs CAP_SYS_ADMIN)", n, err)
 	}
 	err = f()
-	if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+	if enter(home) == nil {
 		release()
 	}
 	return err
+}
+
+// enter moves the locked thread to a namespace, unless it is there: who stays in his
+// own needs no right to leave it, and a service may have none.
+func enter(to *os.File) error {
+	here, err := os.Open(threadNamespace)
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	is, err := here.Stat()
+	if err != nil {
+		return err
+	}
+	if want, err := to.Stat(); err != nil || os.SameFile(is, want) {
+		return err
+	}
+	return unix.Setns(int(to.Fd()), unix.CLONE_NEWNET)
 }
 
 // CreateNamespace makes a namespace with a name in /run/netns, as ip netns add

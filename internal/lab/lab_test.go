@@ -37,7 +37,8 @@ func raise(t *testing.T, topology string) *Lab {
 	return raiseTopology(t, topo, false)
 }
 
-// raiseAgents is raise with an etcd, and an agent in each node.
+// raiseAgents is raise with an etcd, and an agent in each node; none may do more than
+// as a service.
 func raiseAgents(t *testing.T, topology string) *Lab {
 	t.Helper()
 	topo, err := Parse([]byte(topology))
@@ -58,7 +59,7 @@ func raiseTopology(t *testing.T, topo Topology, agents bool) *Lab {
 	}
 	o := Options{Dir: t.TempDir(), Forwarder: filepath.Join(dir, "margay-forwarder"), Replace: true}
 	if agents {
-		o.Agent = filepath.Join(dir, "margay-agent")
+		o.Agent, o.Forwarder = asUnit(t, filepath.Join(dir, "margay-agent")), asUnit(t, o.Forwarder)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()

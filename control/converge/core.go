@@ -11,7 +11,8 @@
 // and what changes meanwhile is the next. Nothing is sent before the store has told
 // all that it holds, so that a forwarder keeps what the agent's former life has sent
 // until the new one knows better. Should the forwarder refuse a commit, everything
-// is calculated anew and sent whole.
+// is calculated anew and sent whole. The kernel does not wait for a forwarder that is
+// away.
 package converge
 
 import (
@@ -80,17 +81,20 @@ type Core struct {
 	inbox  inbox
 
 	world
-	guard   *guard.Guard
-	folds   []<-chan struct{} // of former guards
-	network *network.Network
-	hosts   *hosts.Hosts
-	local   *network.Local // nil: nobody has said
-	links   []hosts.Interface
-	bare    bool             // the kernel was told that there is nothing to judge
-	kernel  error            // why the kernel has not taken the last change
-	judging bool             // it has what an agent of this life gave it
-	retry   <-chan time.Time // when to try it again
-	stream  *dataplane.Stream
+	guard    *guard.Guard
+	folds    []<-chan struct{} // of former guards
+	network  *network.Network
+	hosts    *hosts.Hosts
+	local    *network.Local // nil: nobody has said
+	links    []hosts.Interface
+	bare     bool             // the kernel was told that there is nothing to judge
+	kernel   error            // why the kernel does not judge
+	retry    <-chan time.Time // when to try it again
+	applying <-chan error     // the kernel is at work: how that ends
+	alone    bool             // the kernel has what the forwarder was not told
+	blocked  time.Time        // since when there is something to send, and the forwarder takes nothing
+	late     <-chan time.Time // when to look whether it still does not
+	stream   *dataplane.Stream
 
 	told    datastore.Revision // of the store: until then everything was taken
 	synced  bool               // the store has told all that it holds
@@ -190,7 +194,7 @@ func (c *Core) begin() {
 	}
 	c.guard, c.network = guard.New(c.Node), network.New(c.Node)
 	c.hosts = hosts.New(c.Node, c.guard.Sets, c.guard.Rule, c.Words)
-	c.whole, c.dirty = true, true
+	c.whole, c.dirty, c.alone, c.names.anew = true, true, false, true
 	c.feedAll()
 	c.openBook()
 	c.reset()
@@ -215,8 +219,13 @@ func (c *Core) Run(ctx context.Context) error {
 			c.dirty = true
 		case <-c.retry:
 			c.retry, c.dirty = nil, true
-		case landing := <-c.landed():
-			if err := c.land(ctx, landing); err != nil {
+		case err := <-c.applying:
+			c.applying = nil
+			c.landKernel(err)
+		case <-c.late:
+			c.late = nil
+		case err := <-c.landed():
+			if err := c.land(ctx, err); err != nil {
 				return err
 			}
 		case <-c.again:
@@ -236,6 +245,9 @@ func (c *Core) end() {
 		if f != nil {
 			<-f
 		}
+	}
+	if c.applying != nil {
+		<-c.applying
 	}
 	if c.flight != nil {
 		<-c.flight.landed // ctx has ended: it does not take long

@@ -137,7 +137,7 @@ func failsafeProtocol(name string) uint8 {
 }
 
 // judgeHost says who judges the uplinks' forwarded packets, and gives what brings the
-// kernel up to date.
+// kernel up to date, nil if it is.
 func (c *Core) judgeHost(update *guard.Update) func() error {
 	c.hosts.Take(update.Calculated)
 	change, some := c.hosts.Flush()
@@ -156,15 +156,14 @@ func (c *Core) judgeHost(update *guard.Update) func() error {
 		}
 	}
 	c.network.SetHosts(byDevice)
-	nothing := func() error { return nil }
 	if !some || c.Kernel == nil {
-		return nothing
+		return nil
 	}
 	bare := change.Whole && len(change.Desired.Endpoints) == 0
 	if bare {
 		c.hosts.Lost() // the kernel is to have nothing at all, so the next change is whole, too
 		if c.bare {
-			return nothing
+			return nil
 		}
 	}
 	c.bare = bare

@@ -16,6 +16,7 @@ type names struct {
 	wanted  map[string]struct{} // patterns that the keeper learns
 	faults  map[string]string   // by pattern: why the keeper has not all of its addresses
 	waiting []*domains.Batch    // that the guard was told, and no commit has brought into force
+	anew    bool                // the guard was made anew, and asked for nothing yet
 }
 
 func newNames() names { return names{wanted: map[string]struct{}{}, faults: map[string]string{}} }
@@ -38,13 +39,14 @@ func (c *Core) resolve() {
 	}
 	n := &c.names
 	fresh, gone := c.guard.Domains()
-	if c.whole { // the guard is new: all that it wants is fresh, and it does not know what was wanted before
+	if n.anew { // all that it wants is fresh, and it does not know what was wanted before
 		for pattern := range n.wanted {
 			if !slices.Contains(fresh, pattern) {
 				gone = append(gone, pattern)
 			}
 		}
 	}
+	n.anew = false
 	for _, pattern := range fresh {
 		n.wanted[pattern] = struct{}{}
 	}

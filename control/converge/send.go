@@ -23,7 +23,7 @@ const (
 
 // flight is a commit that is under way.
 type flight struct {
-	landed  chan landing
+	landed  chan error // how the forwarder has settled it
 	told    datastore.Revision
 	policy  uint64 // generation of guard
 	version uint64 // of the book
@@ -31,13 +31,17 @@ type flight struct {
 	began   time.Time
 }
 
-// landing is how a commit was settled: by the forwarder, and by the kernel.
-type landing struct{ forwarder, kernel error }
-
 // flush sends what there is to send, if it may.
 func (c *Core) flush(ctx context.Context) {
-	if !c.dirty || !c.synced || !c.ready || c.local == nil || c.stream == nil || c.flight != nil || c.again != nil {
+	if !c.dirty || !c.synced || !c.ready || c.local == nil || c.applying != nil {
 		return
+	}
+	if c.stream == nil || c.flight != nil || c.again != nil {
+		c.flushAlone()
+		return
+	}
+	if c.blocked = (time.Time{}); c.alone {
+		c.begin()
 	}
 	c.dirty = false
 	began := time.Now()
@@ -51,7 +55,7 @@ func (c *Core) flush(ctx context.Context) {
 			c.network.JudgeHost(key.Name, stages)
 		}
 	}
-	kernel := c.judgeHost(update)
+	c.apply(c.judgeHost(update))
 	changes := c.network.Flush()
 	delta := update.Delta
 	join(&delta, &changes.Delta)
@@ -62,15 +66,14 @@ func (c *Core) flush(ctx context.Context) {
 		c.notes.place(keyOf(object), fault)
 	}
 	c.stats.Calculated(time.Since(began))
-	f := &flight{landed: make(chan landing, 1), told: c.told, policy: update.Generation, version: c.version, placed: changes.Placed, began: time.Now()}
+	f := &flight{landed: make(chan error, 1), told: c.told, policy: update.Generation, version: c.version, placed: changes.Placed, began: time.Now()}
 	c.flight = f
 	delivery, err := c.send(ctx, &delta)
 	go func() {
-		l := landing{forwarder: err, kernel: kernel()}
 		if delivery != nil {
-			l.forwarder = delivery.Wait(ctx)
+			err = delivery.Wait(ctx)
 		}
-		f.landed <- l
+		f.landed <- err
 	}()
 	c.reportChanged(false)
 }
@@ -113,9 +116,9 @@ func keyOf(o network.Object) datastore.Key {
 	return datastore.Key{Kind: v3.KindWorkloadEndpoint, Namespace: o.Workload.Namespace, Name: o.Workload.Name}
 }
 
-// landed is ready when the commit that is under way is settled.
-func (c *Core) landed() <-chan landing {
-	if c.flight == nil {
+// landed is ready when the commit that is under way is settled, by the kernel too.
+func (c *Core) landed() <-chan error {
+	if c.flight == nil || c.applying != nil {
 		return nil
 	}
 	return c.flight.landed
@@ -131,12 +134,12 @@ func (c *Core) folding() <-chan struct{} {
 }
 
 // land takes how a commit was settled. It fails where nothing helps any more.
-func (c *Core) land(ctx context.Context, l landing) error {
-	f, err := c.flight, l.forwarder
+func (c *Core) land(ctx context.Context, err error) error {
+	f := c.flight
 	c.flight = nil
-	c.landKernel(l.kernel)
 	if err == nil {
 		c.refused = 0
+		c.dirty = c.dirty || c.alone
 		c.stats.Applied(time.Since(f.began), c.stream.Generation())
 		c.stats.Revision = f.told
 		c.guard.Settled(f.policy)

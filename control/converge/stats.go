@@ -79,7 +79,7 @@ func (c *Core) idle() bool {
 	c.inbox.Lock()
 	waiting := c.inbox.local != nil || c.inbox.stream != nil || len(c.inbox.conditions) > 0 || c.inbox.anew
 	c.inbox.Unlock()
-	return !waiting && len(c.events) == 0 && len(c.Book.Changed()) == 0 && len(c.learned()) == 0 && c.flight == nil && c.again == nil &&
+	return !waiting && len(c.events) == 0 && len(c.Book.Changed()) == 0 && len(c.learned()) == 0 && c.flight == nil && c.applying == nil && !c.alone && c.again == nil &&
 		(!c.dirty || !c.synced || !c.ready) && c.guard.Folding() == nil
 }
 

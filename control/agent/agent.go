@@ -108,7 +108,7 @@ func New(cfg Config, log *slog.Logger) (a *Agent, err error) {
 	a.kernel = &kernel{log: log, words: &hosts.Words{}}
 	a.openNames()
 	a.core = converge.New(converge.Options{
-		Node: cfg.Node, Book: a.book, Log: log, Kernel: a.kernel, Words: a.kernel.words, Felix: a.settings(), Names: a.names, Report: a.statusing.report,
+		Node: cfg.Node, Book: a.book, Log: log, Kernel: a.kernel, Words: a.kernel.words, Store: storeDoors(cfg.Store), Felix: a.settings(), Names: a.names, Report: a.statusing.report,
 	})
 	return a, nil
 }

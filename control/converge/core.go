@@ -53,6 +53,7 @@ type Options struct {
 	Log    *slog.Logger
 	Kernel Kernel          // judges what is the node's own; nil: nobody does
 	Words  *hosts.Words    // comes to know the rules that the kernel has; nil: nobody asks
+	Store  []nft.Failsafe  // by which ports of whom the agent reaches its store
 	Felix  felix.Local     // what is said of settings on the node itself, above all others
 	Names  *domains.Keeper // learns addresses of names of hosts; nil: nobody does, and they have none
 	// Report is called by the goroutine of Run when what is to be said of an object

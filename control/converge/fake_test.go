@@ -172,11 +172,11 @@ func newScene(t testing.TB) *scene {
 	return s
 }
 
-// begin is an agent's life that begins.
-func (s *scene) begin() {
+// begin is an agent's life that begins, with a store behind some doors.
+func (s *scene) begin(doors ...nft.Failsafe) {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop, s.ended = stop, make(chan error, 1)
-	s.core = New(Options{Node: "n0", Book: s.book, Log: quiet, Kernel: s.kernel, Names: s.names, Report: func(k datastore.Key, _ v3.Object, r Report) {
+	s.core = New(Options{Node: "n0", Book: s.book, Log: quiet, Kernel: s.kernel, Names: s.names, Store: doors, Report: func(k datastore.Key, _ v3.Object, r Report) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.reports[k] = r

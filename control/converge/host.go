@@ -36,8 +36,24 @@ func (c *Core) setHosts() {
 	}
 	set := c.settings()
 	c.hosts.SetInterfaces(slices.DeleteFunc(slices.Clone(c.links), excluded(cmp.Or(set.InterfaceExclude, builtInExclude))))
-	c.hosts.SetSettings(hostSettings(set, workloads))
+	settings := hostSettings(set, workloads)
+	c.reachStore(&settings)
+	c.hosts.SetSettings(settings)
 	c.dirty = true
+}
+
+// reachStore keeps the way to the store open, whatever policy and settings say: an
+// agent that is cut off from it does not hear that what has cut it off was undone. To a
+// store of the host itself there are two ends to pass.
+func (c *Core) reachStore(s *nft.Settings) {
+	for _, door := range c.Store {
+		s.Failsafe[nft.Egress] = append(s.Failsafe[nft.Egress], door)
+		a := door.Net.Addr()
+		own := func(i hosts.Interface) bool { return slices.Contains(i.Addresses, a) }
+		if a.IsLoopback() || slices.ContainsFunc(c.links, own) {
+			s.Failsafe[nft.Ingress] = append(s.Failsafe[nft.Ingress], door)
+		}
+	}
 }
 
 // builtInExclude is the device that has all addresses of services, where nothing else

@@ -3,6 +3,7 @@ package converge
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,5 +155,31 @@ func TestInterfacesThatNoEndpointExpects(t *testing.T) {
 	s.tell(now(t, hostObjects)...)
 	if c, _ := s.kernel.last(); len(c.Desired.Endpoints) != 2 {
 		t.Errorf("the kernel is told %+v", c.Desired.Endpoints)
+	}
+}
+
+// TestTheStoreIsReachedWhateverIsShut closes all failsafe ports: those by which the
+// agent reaches its store stay open, and only they.
+func TestTheStoreIsReachedWhateverIsShut(t *testing.T) {
+	door := func(port uint16, net string) nft.Failsafe {
+		return nft.Failsafe{Protocol: 6, Port: port, Net: prefixes(net)[0]}
+	}
+	far, far6, own, own6 := door(12379, "172.16.0.9/32"), door(12379, "fd16::9/128"), door(1, "127.0.0.1/32"), door(2, "fd16::1/128")
+	named := nft.Failsafe{Protocol: 6, Port: 3}
+	s := newScene(t)
+	s.kill()
+	s.begin(far, far6, own, own6, named)
+	s.tell(append(append([]datastore.Event{begins}, now(t, hostObjects+`---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec: {failsafeInboundHostPorts: [], failsafeOutboundHostPorts: []}
+`)...), synced)...)
+	c, _ := s.kernel.last()
+	if got := c.Desired.Settings.Failsafe[nft.Egress]; !slices.Equal(got, []nft.Failsafe{far, far6, own, own6, named}) {
+		t.Errorf("the host may always reach %v", got)
+	}
+	if got := c.Desired.Settings.Failsafe[nft.Ingress]; !slices.Equal(got, []nft.Failsafe{own, own6}) {
+		t.Errorf("the host is always reached by %v", got)
 	}
 }

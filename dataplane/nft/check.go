@@ -72,7 +72,10 @@ func (s *Settings) check() error {
 		}
 	}
 	for _, name := range s.Workloads {
-		if err := checkInterface(strings.TrimSuffix(name, "*") + strings.Repeat("-", strings.Count(name, "*"))); err != nil {
+		if name == "*" { // all of them
+			continue
+		}
+		if err := checkInterface(strings.TrimSuffix(name, "*")); err != nil { // as long as a name may be: it stands for itself, too
 			return fmt.Errorf("workloads: %w", err)
 		}
 	}

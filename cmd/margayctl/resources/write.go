@@ -151,8 +151,11 @@ func (t *Tool) remove() *cobra.Command {
 					return err
 				}
 				y := t.tally("deleted")
-				for _, key := range keys {
+				for _, key := range tiersLast(keys) {
 					err := change.Pending(ctx)
+					if err == nil {
+						err = vacant(ctx, s, key)
+					}
 					if err == nil {
 						err = s.Delete(ctx, key, datastore.Precondition{})
 					}

@@ -198,5 +198,5 @@ func (t *Tool) fill(ctx context.Context, s datastore.Store, documents []document
 			break
 		}
 	}
-	return y.end()
+	return y.end(nil)
 }

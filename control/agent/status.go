@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -63,7 +64,11 @@ func newWriter(node string, store datastore.Store, log *slog.Logger) *writer {
 func (w *writer) report(key datastore.Key, o v3.Object, r converge.Report) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if delete(w.pending, key); !w.describe(o.DeepCopyObject().(v3.Object), r) {
+	if _, waits := w.pending[key]; waits {
+		r.Again = false
+	}
+	list := slices.Clone(*o.Conditions())
+	if delete(w.pending, key); !w.describe(&list, o.GetGeneration(), r) {
 		return
 	}
 	w.pending[key] = r
@@ -73,20 +78,23 @@ func (w *writer) report(key datastore.Key, o v3.Object, r converge.Report) {
 	}
 }
 
-// describe puts conditions into an object, and reports whether any has changed.
-func (w *writer) describe(o v3.Object, r converge.Report) (changed bool) {
-	list := o.Conditions()
+// describe puts conditions into those of an object, and reports whether any has changed.
+// Agents that see different faults of an object must not take turns for ever: who has said
+// what it sees says it again only where nobody says any.
+func (w *writer) describe(list *[]metav1.Condition, generation int64, r converge.Report) (changed bool) {
 	put := func(kind string, ok bool, reason, message string) {
-		c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: cut(message), ObservedGeneration: o.GetGeneration()}
+		c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: cut(message), ObservedGeneration: generation}
 		if ok {
 			c.Status = metav1.ConditionTrue
 		}
 		changed = meta.SetStatusCondition(list, c) || changed
 	}
 	drop := func(kind string) { changed = meta.RemoveStatusCondition(list, kind) || changed }
-	if len(r.Faults) > 0 {
+	said := meta.FindStatusCondition(*list, Understood)
+	switch faulty := len(r.Faults) > 0; {
+	case faulty && !(r.Again && said != nil && said.ObservedGeneration == generation):
 		put(Understood, false, reasonFault, strings.Join(r.Faults, "; "))
-	} else {
+	case !faulty && !r.Again:
 		drop(Understood)
 	}
 	switch {
@@ -158,7 +166,7 @@ func (w *writer) writeAll(ctx context.Context) <-chan time.Time {
 func (w *writer) write(ctx context.Context, key datastore.Key, r converge.Report) error {
 	for {
 		o, err := w.store.Get(ctx, key)
-		if err == nil && w.describe(o, r) {
+		if err == nil && w.describe(o.Conditions(), o.GetGeneration(), r) {
 			_, err = w.store.UpdateStatus(ctx, o)
 		}
 		switch {

@@ -41,6 +41,7 @@ type Report struct {
 	Faults []string // for whoever wrote the object
 	Here   string   // what keeps it from being in force on this node
 	Ours   bool     // it is this node's: nobody else says whether it is in force
+	Again  bool     // all of it was reported before: only what the object has lost is to be said
 }
 
 // well reports whether nothing is wrong.
@@ -103,6 +104,7 @@ type Core struct {
 	dirty   bool               // there may be something to send
 	whole   bool               // what is sent next is everything
 	version uint64             // of the book that network knows
+	heard   uint64             // of the book, when it was told of all attachments
 	flight  *flight
 	again   <-chan time.Time // when to try anew after a refusal
 	refused int              // commits in a row

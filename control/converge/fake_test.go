@@ -200,6 +200,7 @@ func (s *scene) begin(doors ...nft.Failsafe) {
 func (s *scene) kill() {
 	s.stop()
 	<-s.ended
+	s.core.recount(s.t)
 	s.ended <- nil // for who ends it once more
 }
 

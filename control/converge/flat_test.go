@@ -20,7 +20,7 @@ import (
 // five times larger. Whatever walks through the cluster costs several times as much there.
 const (
 	flatSmall, flatLarge = 1000, 5 * 1000 // endpoints
-	flatMost             = 1.25 // times as much: how often the agent is asked how it stands differs from run to run
+	flatMost             = 1.25           // times as much: how often the agent is asked how it stands differs from run to run
 )
 
 // relabels has an endpoint of another node change its labels so often, in a cluster of

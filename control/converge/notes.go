@@ -11,6 +11,7 @@ import (
 
 // notes are what is wrong with objects, and what was reported of that.
 type notes struct {
+	refused    map[datastore.Key][]string // with what the store has, which cannot be used
 	unreadable map[datastore.Key][]string // with the object itself
 	unfit      map[datastore.Key][]string // with what policy makes of it
 	unplaced   map[datastore.Key]string   // with its place in the network
@@ -21,13 +22,17 @@ type notes struct {
 
 func newNotes() notes {
 	return notes{
-		unreadable: map[datastore.Key][]string{}, unfit: map[datastore.Key][]string{}, unplaced: map[datastore.Key]string{},
+		refused: map[datastore.Key][]string{}, unreadable: map[datastore.Key][]string{}, unfit: map[datastore.Key][]string{}, unplaced: map[datastore.Key]string{},
 		changed: map[datastore.Key]struct{}{}, reported: map[datastore.Key]Report{},
 	}
 }
 
-// read notes what is wrong with an object itself, policy what its policy has, place
-// what keeps it from its place; nothing where all is well.
+// refuse notes why what the store has cannot be used, read what is wrong with an object
+// itself, policy what its policy has, place what keeps it from its place; nothing where
+// all is well.
+func (n *notes) refuse(key datastore.Key, faults []string) {
+	note(n, n.refused, key, faults, len(faults) > 0)
+}
 func (n *notes) read(key datastore.Key, faults []string) {
 	note(n, n.unreadable, key, faults, len(faults) > 0)
 }
@@ -45,10 +50,26 @@ func note[T any](n *notes, in map[datastore.Key]T, key datastore.Key, what T, wr
 	n.changed[key] = struct{}{}
 }
 
-// forget forgets what is gone.
+// policyAnew forgets what policies have: who calculates anew tells all of it again.
+func (n *notes) policyAnew() {
+	for key := range n.unfit {
+		n.policy(key, nil)
+	}
+}
+
+// forget forgets what is gone. What comes in its place by the same name has had
+// nothing reported.
 func (n *notes) forget(key datastore.Key) {
+	delete(n.refused, key)
 	delete(n.unreadable, key)
+	n.unreport(key)
 	n.changed[key] = struct{}{}
+}
+
+// unreport forgets what was reported of an object.
+func (n *notes) unreport(key datastore.Key) {
+	n.report(key, Report{})
+	delete(n.reported, key)
 }
 
 // report notes what is reported of an object.
@@ -62,18 +83,18 @@ func (n *notes) report(key datastore.Key, r Report) {
 }
 
 // reportChanged reports what has changed since the last time: what is wrong at once,
-// and what is well when the forwarder has acknowledged it.
+// and what is well when the forwarder has acknowledged it. What is as it was is reported
+// again where an object should say something: others may have taken that away.
 func (c *Core) reportChanged(acknowledged bool) {
 	n := &c.notes
 	for key := range n.changed {
 		o := c.objects[key]
 		if o == nil { // it is gone, or nobody has written it
-			n.report(key, Report{})
-			delete(n.reported, key)
+			n.unreport(key)
 			delete(n.changed, key)
 			continue
 		}
-		r := Report{Faults: slices.Concat(n.unreadable[key], n.unfit[key]), Here: n.unplaced[key], Ours: c.ours(o)}
+		r := Report{Faults: slices.Concat(n.refused[key], n.unreadable[key], n.unfit[key]), Here: n.unplaced[key], Ours: c.ours(o)}
 		if w, ok := o.(*v3.WorkloadEndpoint); ok && r.Ours && r.Here == "" {
 			r.Here = c.missing(w)
 		}
@@ -85,6 +106,9 @@ func (c *Core) reportChanged(acknowledged bool) {
 		}
 		delete(n.changed, key)
 		if old, told := n.reported[key]; told && reflect.DeepEqual(old, r) {
+			if r.Again = true; r.Ours || !r.well() {
+				c.Report(key, o, r)
+			}
 			continue
 		}
 		n.report(key, r)

@@ -31,9 +31,16 @@ type flight struct {
 	began   time.Time
 }
 
-// flush sends what there is to send, if it may.
+// landing is how a commit was settled: by the forwarder, and by the kernel.
+type landing struct{ forwarder, kernel error }
+
+// flush sends what there is to send, if it may. Where there is nothing it reports of what
+// the store has told again: what is in force is acknowledged.
 func (c *Core) flush(ctx context.Context) {
-	if !c.dirty || !c.synced || !c.ready || c.local == nil || c.applying != nil {
+	if !c.dirty && c.flight == nil && c.again == nil && c.stats.InForce {
+		c.reportChanged(true)
+	}
+	if !c.dirty || !c.synced || !c.ready || c.local == nil || c.stream == nil || c.flight != nil || c.again != nil {
 		return
 	}
 	if c.stream == nil || c.flight != nil || c.again != nil {
@@ -59,6 +66,9 @@ func (c *Core) flush(ctx context.Context) {
 	changes := c.network.Flush()
 	delta := update.Delta
 	join(&delta, &changes.Delta)
+	if c.whole {
+		c.notes.policyAnew()
+	}
 	for _, x := range update.Conditions {
 		c.notes.policy(datastore.Key(x.Object), x.Faults)
 	}
@@ -164,11 +174,18 @@ func (c *Core) land(ctx context.Context, err error) error {
 	return nil
 }
 
-// tellBook tells attachments how they stand after a commit.
+// tellBook tells attachments how they stand after a commit: all of them where the book
+// has changed, since it knows nothing of one that was taken away and came back as it was.
 func (c *Core) tellBook(f *flight) {
 	stand := map[attach.Key]attach.Status{}
 	for k := range f.placed {
 		stand[k] = c.stands(k)
+	}
+	if f.version != c.heard {
+		c.heard = f.version
+		for k := range c.standing {
+			stand[k] = c.stands(k)
+		}
 	}
 	c.Book.Tell(f.version, stand)
 }

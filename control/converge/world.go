@@ -39,10 +39,14 @@ func (c *Core) upsert(key datastore.Key, o v3.Object) {
 	if c.objects[key] = o; !had {
 		c.kinds[key.Kind]++
 	}
-	c.notes.read(key, nil)
-	if had && !faulty && old.GetUID() == o.GetUID() && old.GetGeneration() == o.GetGeneration() && o.GetGeneration() > 0 && maps.Equal(old.GetLabels(), o.GetLabels()) {
+	c.notes.refuse(key, nil)
+	if had && old.GetUID() != o.GetUID() {
+		c.notes.unreport(key)
+	}
+	if had && old.GetUID() == o.GetUID() && old.GetGeneration() == o.GetGeneration() && o.GetGeneration() > 0 && maps.Equal(old.GetLabels(), o.GetLabels()) {
 		return
 	}
+	c.notes.read(key, nil)
 	c.feed(key, o)
 	c.dirty = true
 }
@@ -90,7 +94,7 @@ func (c *Core) remove(key datastore.Key) {
 func (c *Core) refusing(e *datastore.Event) {
 	c.Log.Warn("an object cannot be used; if there was a former version of it, that stays in force", "object", e.Key, "where", e.Where, "error", e.Err)
 	if e.Key != (datastore.Key{}) {
-		c.notes.read(e.Key, []string{e.Err.Error()})
+		c.notes.refuse(e.Key, []string{e.Err.Error()})
 		c.dirty = true
 	}
 }
@@ -113,11 +117,11 @@ func (c *Core) feed(key datastore.Key, o v3.Object) {
 		}
 		c.network.PutNode(key.Name, Addresses(&o.Spec))
 	case *v3.IPPool:
-		p, err := netip.ParsePrefix(o.Spec.CIDR)
+		p, err := v3.ParseNet(o.Spec.CIDR) // one that a forwarder takes
 		if err != nil || slices.Equal(o.Spec.AllowedUses, []fabric.PoolUse{fabric.UseLoadBalancer}) {
 			delete(c.pools, key.Name)
 		} else {
-			c.pools[key.Name] = p.Masked()
+			c.pools[key.Name] = p
 		}
 		c.setPools()
 	case *v3.FelixConfiguration:
@@ -241,12 +245,7 @@ func Addresses(n *fabric.NodeSpec) (out []netip.Addr) {
 func workloadOf(o *v3.WorkloadEndpoint) network.Workload {
 	w := network.Workload{Node: o.Spec.Node}
 	for _, text := range o.Spec.IPNetworks {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			a, _ := netip.ParseAddr(text)
-			p = netip.PrefixFrom(a, a.BitLen())
-		}
-		if p.IsValid() && p.IsSingleIP() && !p.Addr().Is4In6() && !slices.Contains(w.Addresses, p) {
+		if p, err := v3.ParseNet(text); err == nil && p.IsSingleIP() && !slices.Contains(w.Addresses, p) {
 			w.Addresses = append(w.Addresses, p)
 		}
 	}

@@ -142,6 +142,7 @@ func (c claim) compare(o claim) int {
 // claim notes that somebody has a prefix, or has it no longer.
 func (n *Network) claim(p netip.Prefix, by claim, has bool) {
 	list := n.claims[p]
+	before, _ := n.owner(p)
 	i, found := slices.BinarySearchFunc(list, by, claim.compare)
 	switch {
 	case has && !found:
@@ -155,6 +156,9 @@ func (n *Network) claim(p netip.Prefix, by claim, has bool) {
 		n.claims[p] = list
 	}
 	n.dirty.prefixes[p] = struct{}{}
+	if now, _ := n.owner(p); now == before {
+		list = []claim{by} // the others have what they had, so that many may claim one prefix
+	}
 	for _, c := range list { // who gets it, and who does without it now
 		if c.node == "" {
 			n.dirty.places[c.workload] = struct{}{}

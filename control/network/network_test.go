@@ -363,3 +363,46 @@ func (w *world) compare(s *dataplane.State) string {
 	}
 	return ""
 }
+
+// Whoever comes behind the one that has an address changes nothing for the others.
+func TestManyMayClaimOneAddress(t *testing.T) {
+	for _, address := range []string{"10.0.0.1/32", "fd00::1/128"} {
+		n := New("n0")
+		shared := Workload{Node: "n1", Addresses: []netip.Prefix{netip.MustParsePrefix(address)}}
+		key := func(i int) attach.Key { return attach.Key{Namespace: "a", Name: fmt.Sprintf("w%04d", i)} }
+		for i := range 1000 {
+			n.PutWorkload(key(i), shared)
+		}
+		n.Flush()
+		n.PutWorkload(key(1000), shared)
+		if looked := len(n.dirty.places); looked != 1 {
+			t.Errorf("%s: one more claims it, and %d workloads are looked at", address, looked)
+		}
+		n.RemoveWorkload(key(500))
+		n.Flush()
+		n.RemoveWorkload(key(0))
+		out := n.Flush()
+		if fault, told := out.Faults[Object{Workload: key(1)}]; !told || fault != "" {
+			t.Errorf("%s: the next has it now, and told is %q", address, fault)
+		}
+		if fault := out.Faults[Object{Workload: key(999)}]; !strings.Contains(fault, key(1).String()) {
+			t.Errorf("%s: who has it now is told as %q", address, fault)
+		}
+	}
+}
+
+// A label is nothing that the network has.
+func TestAWorkloadThatIsToldAgainIsNoWork(t *testing.T) {
+	n := New("n0")
+	k, w := attach.Key{Namespace: "a", Name: "w"}, Workload{Node: "n1", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}, MAC: []byte{2, 0, 0, 0, 0, 1}}
+	n.PutWorkload(k, w)
+	n.Flush()
+	w.Addresses, w.MAC = slices.Clone(w.Addresses), slices.Clone(w.MAC)
+	if n.PutWorkload(k, w); len(n.dirty.places)+len(n.dirty.nodes)+len(n.dirty.prefixes) > 0 {
+		t.Errorf("it is as it was, and looked at are %+v", n.dirty)
+	}
+	w.MAC[5]++
+	if n.PutWorkload(k, w); len(n.dirty.places) == 0 {
+		t.Error("it has another MAC, and nothing is looked at")
+	}
+}

@@ -22,7 +22,8 @@ func (t *Tool) datastore() *cobra.Command {
   margayctl datastore migrate lock                   agents keep what they have from here on
   margayctl datastore migrate export > objects.yaml
   margayctl datastore migrate import -f objects.yaml --etcd-endpoints ...
-  (name the new store to the agents, and restart them)
+  (on each node: name the new store in the agent's file, margay-agent accept --config
+  FILE, and restart the agent)
   margayctl datastore migrate unlock --etcd-endpoints ...
 
 The new store is locked like the old one until it is unlocked. Ids, times and

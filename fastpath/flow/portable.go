@@ -5,11 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// locatePortable finds, for up to stride packets, the cell of the index that each key most likely lies in; where there
-// is none any will do, steady compares keys. It goes in short loops over all, so that the processor
-// has many accesses to memory under way at once: one that is long holds up what
-// comes some two hundred instructions later. The hash is that of seed.hash, too
-// long for the compiler to put it here by itself.
+// locatePortable finds, for up to stride packets, the cell of the index that each key
+// most likely lies in; where there is none any will do, steady compares keys. It goes in
+// short loops over all, so that the processor has many accesses to memory under way at
+// once: one that is long holds up what comes some two hundred instructions later. The
+// hash is that of seed.hash, too long for the compiler to put it here by itself.
 //
 //fastpath:hot
 func locatePortable(index []bucket, entries []entry, s *seed, packets []Packet, refs []Ref) {
@@ -33,7 +33,7 @@ func locatePortable(index []bucket, entries []entry, s *seed, packets []Packet, 
 		e := &entries[ref>>1]
 		near |= atomic.LoadUint64(&e.core.state) | atomic.LoadUint64(&e.sides[ref&1].packets)
 	}
-	_ = near
+	_ = near // it was read to have it near
 }
 
 // steadyPortable takes packets from the front whose flow was found at once, and that change

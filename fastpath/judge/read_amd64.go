@@ -20,8 +20,8 @@ func plain(mem []byte, metas *graph.Slots, idx []uint16, packets []flow.Packet) 
 	return plainPortable(mem, metas, idx, packets)
 }
 
-// plainAVX is plainPortable in two thirds of the instructions. What a Packet holds of TCP is not as it was behind
-// a datagram, which nobody looks at.
+// plainAVX is plainPortable in half the instructions. What a Packet of a datagram holds
+// of TCP differs, which nobody looks at. A Meta that does not lie in mem is not taken.
 //
 //go:noescape
 func plainAVX(mem []byte, metas *graph.Slots, idx []uint16, packets []flow.Packet) int

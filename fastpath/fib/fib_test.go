@@ -362,6 +362,7 @@ func TestLookupsDoNotAllocate(t *testing.T) {
 	allocs := testing.AllocsPerRun(100, func() {
 		v := tb.View()
 		batch.Lookup4(v, d4, out)
+		Lookup4(v, d4, out)
 		batch.Lookup6(v, d6, out)
 		for i := range d4 {
 			nh := v.Lookup4(d4[i]) + v.Lookup6(d6[i][0], d6[i][1])

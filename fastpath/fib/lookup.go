@@ -7,11 +7,53 @@ import "sync/atomic"
 //
 //fastpath:hot
 func (v *View) Lookup4(dst uint32) NextHopID {
-	c := atomic.LoadUint32(&v.t.root4[dst>>16])
-	if c >= cellBlock {
-		c = descend4(v.t.trie4, c, dst, 8)
+	trie := v.t.trie4
+	c := below4(trie, below4(trie, atomic.LoadUint32(&v.t.root4[dst>>16]), dst>>8), dst)
+	if c >= cellJump {
+		c = descend4(trie, c, dst, 0)
 	}
 	return NextHopID(c & indexMask)
+}
+
+// Lookup4 is the View's Lookup4 of each address in dst, into out, which must be as
+// long: the root's cells of all, then those of two blocks, which is as deep as blocks alone go,
+// without a branch on what any lookup has come to, and last those that have come to
+// a jump, one by one. It is faster than a Batch where addresses lie in a row already.
+//
+//fastpath:hot
+func Lookup4[T ~uint32](v View, dst []uint32, out []T) {
+	root, trie := v.t.root4, v.t.trie4
+	out = out[:len(dst)]
+	for i, d := range dst {
+		out[i] = T(atomic.LoadUint32(&root[d>>16]))
+	}
+	for i, d := range dst {
+		out[i] = T(below4(trie, uint32(out[i]), d>>8))
+	}
+	jumps := uint32(0)
+	for i, d := range dst {
+		c := below4(trie, uint32(out[i]), d)
+		out[i] = T(c & (cellJump | indexMask))
+		jumps |= c
+	}
+	if jumps < cellJump {
+		return
+	}
+	for i, d := range dst {
+		if c := uint32(out[i]); c >= cellJump {
+			out[i] = T(descend4(trie, c, d, 0) & indexMask)
+		}
+	}
+}
+
+// below4 is the cell that a block has for the last octet of dst. Any other cell stays
+// what it is, without a branch, which would often be mistaken where some addresses have routes of
+// their own and others have not.
+//
+//fastpath:hot
+func below4(trie []uint32, c, dst uint32) uint32 {
+	block := -(c >> 30 & 1)
+	return c ^ (c^atomic.LoadUint32(&trie[(wordOf(c)+dst&255)&block]))&block
 }
 
 // descend4 follows c, a block or a jump, to a value. The block's octet of dst

@@ -2,6 +2,7 @@ package fib
 
 import (
 	"encoding/binary"
+	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -30,8 +31,9 @@ func ask(v View, a netip.Addr) NextHopID {
 	return v.Lookup6(k.hi, k.lo)
 }
 
-// askVector looks all addresses, of one family, up in one call.
-func askVector(v View, addrs []netip.Addr) []NextHopID {
+// askVector looks all addresses, of one family, up in one call, in each way there is,
+// and yields what came out for each by its index.
+func askVector(v View, addrs []netip.Addr) iter.Seq2[int, NextHopID] {
 	out := make([]NextHopID, len(addrs))
 	var d4 []uint32
 	var d6 [][2]uint64
@@ -40,12 +42,20 @@ func askVector(v View, addrs []netip.Addr) []NextHopID {
 		d4, d6 = append(d4, uint32(k.hi>>32)), append(d6, [2]uint64{k.hi, k.lo})
 	}
 	var batch Batch
+	ways := []func(){func() { batch.Lookup6(v, d6, out) }}
 	if len(addrs) > 0 && addrs[0].Is4() {
-		batch.Lookup4(v, d4, out)
-	} else {
-		batch.Lookup6(v, d6, out)
+		ways = []func(){func() { batch.Lookup4(v, d4, out) }, func() { Lookup4(v, d4, out) }}
 	}
-	return out
+	return func(yield func(int, NextHopID) bool) {
+		for _, look := range ways {
+			look()
+			for i, nh := range out {
+				if !yield(i, nh) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // edges are the addresses where a mistake about p would show: its first and

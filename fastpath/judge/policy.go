@@ -99,9 +99,9 @@ func (n *policyOut) label(idx []uint16) {
 	for i, slot := range idx {
 		k := &n.Docket.At(slot).Key
 		if k.IPv6() {
-			n.labels.Begin6(view, uint8(i), [2]uint64{k.SrcHi, k.SrcLo}, [2]uint64{k.DstHi, k.DstLo})
+			n.labels.Begin6(uint8(i), [2]uint64{k.SrcHi, k.SrcLo}, [2]uint64{k.DstHi, k.DstLo})
 		} else {
-			n.labels.Begin4(view, uint8(i), uint32(k.SrcLo), uint32(k.DstLo))
+			n.labels.Begin4(uint8(i), uint32(k.SrcLo), uint32(k.DstLo))
 		}
 	}
 	n.labels.Finish(view)

@@ -72,11 +72,11 @@ func (n *Renewal) Look(routes fib.View, refs []flow.Ref) {
 	for i := range refs {
 		k, at := &n.keys[i&(RenewalMax-1)], uint8(i)
 		if k.IPv6() {
-			n.labels.Begin6(n.view, at, [2]uint64{k.SrcHi, k.SrcLo}, [2]uint64{k.DstHi, k.DstLo})
+			n.labels.Begin6(at, [2]uint64{k.SrcHi, k.SrcLo}, [2]uint64{k.DstHi, k.DstLo})
 			there6 = n.there.Begin6(routes, at, k.DstHi, k.DstLo, there6)
 			back6 = n.back.Begin6(routes, at, k.SrcHi, k.SrcLo, back6)
 		} else {
-			n.labels.Begin4(n.view, at, uint32(k.SrcLo), uint32(k.DstLo))
+			n.labels.Begin4(at, uint32(k.SrcLo), uint32(k.DstLo))
 			there4 = n.there.Begin4(routes, at, uint32(k.DstLo), there4)
 			back4 = n.back.Begin4(routes, at, uint32(k.SrcLo), back4)
 		}

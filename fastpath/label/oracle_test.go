@@ -167,9 +167,9 @@ func agreeBatch(t testing.TB, v View, batch *Batch, addrs []netip.Addr) {
 		s := keyOf(before[f])
 		want[i] = [2]Class{v.Lookup(before[f]), v.Lookup(a)}
 		if before[f] = a; f == 0 {
-			batch.Begin4(v, uint8(i), uint32(s.hi>>32), uint32(k.hi>>32))
+			batch.Begin4(uint8(i), uint32(s.hi>>32), uint32(k.hi>>32))
 		} else {
-			batch.Begin6(v, uint8(i), [2]uint64{s.hi, s.lo}, [2]uint64{k.hi, k.lo})
+			batch.Begin6(uint8(i), [2]uint64{s.hi, s.lo}, [2]uint64{k.hi, k.lo})
 		}
 	}
 	batch.Finish(v)

@@ -79,16 +79,12 @@ func (c *change) step(set classifier.SetID, p prefix, join bool) {
 func (t *Table) commit() error {
 	defer t.change.reset()
 	c := &t.change
+	asked := len(c.steps)
 	c.counted, c.touched = slices.Grow(c.counted, len(c.steps)), slices.Grow(c.touched, len(c.steps))
-	if len(c.steps) > 1 {
-		slices.SortFunc(c.steps, func(a, b step) int {
-			if d := a.prefix.compare(b.prefix); d != 0 {
-				return d
-			}
-			return cmp.Compare(a.set, b.set)
-		})
-	}
 	err := t.count()
+	if err == nil {
+		err = t.regroup()
+	}
 	if err == nil {
 		err = t.reclass()
 	}
@@ -97,7 +93,7 @@ func (t *Table) commit() error {
 	}
 	if err != nil {
 		t.undo()
-		return fmt.Errorf("change %d memberships: %w", len(c.steps), err)
+		return fmt.Errorf("change %d memberships: %w", asked, err)
 	}
 	t.settle()
 	if t.watch != nil {
@@ -108,51 +104,88 @@ func (t *Table) commit() error {
 	return nil
 }
 
-// count changes memberships, and notes which prefixes have other sets of their
-// own now.
+// count changes memberships, and leaves of the steps one for each that came to be, by 1, or
+// ended, by -1. It goes set by set, as memberships lie.
 func (t *Table) count() error {
-	for at := t.change.steps; len(at) > 0; {
-		n := 1
-		for n < len(at) && at[n].prefix == at[0].prefix {
-			n++
+	c := &t.change
+	order(c.steps, func(a, b step) int {
+		if a.set != b.set {
+			return cmp.Compare(a.set, b.set)
 		}
-		if err := t.countPrefix(at[:n]); err != nil {
-			return err
+		return a.prefix.compare(b.prefix)
+	})
+	kept := 0
+	for at := c.steps; len(at) > 0; {
+		s, by, n := at[0], 0, 0
+		for ; n < len(at) && at[n].set == s.set && at[n].prefix == s.prefix; n++ {
+			by += int(at[n].by)
 		}
 		at = at[n:]
+		before, err := t.countOne(s.set, s.prefix, by)
+		if err != nil {
+			return err
+		}
+		if after := before + by; (before == 0) != (after == 0) {
+			s.by = 1
+			if after == 0 {
+				s.by = -1
+			}
+			c.steps[kept] = s
+			kept++
+		}
+	}
+	c.steps = c.steps[:kept]
+	return nil
+}
+
+// countOne changes how often a prefix is in a set, and returns how often it was.
+func (t *Table) countOne(set classifier.SetID, p prefix, by int) (before int, err error) {
+	m := newMember(set, p)
+	before = t.members.times(m)
+	switch after := before + by; {
+	case after < 0:
+		return 0, fmt.Errorf("set %d: %s joined %d times and leaves %d times: %w", set, p.netip(), before, -by, ErrAbsent)
+	case after > joinedMax:
+		return 0, fmt.Errorf("set %d: %s joined %d times, want at most %d: %w", set, p.netip(), after, joinedMax, ErrFull)
+	case by != 0:
+		t.change.counted = append(t.change.counted, counted{m, before})
+		t.members.put(m, after)
+	}
+	return before, nil
+}
+
+// regroup gives each prefix of the steps that count left its own sets.
+func (t *Table) regroup() error {
+	c := &t.change
+	order(c.steps, func(a, b step) int {
+		if d := a.prefix.compare(b.prefix); d != 0 {
+			return d
+		}
+		return cmp.Compare(a.set, b.set)
+	})
+	for at := c.steps; len(at) > 0; {
+		c.joined, c.left = c.joined[:0], c.left[:0]
+		p, n := at[0].prefix, 0
+		for ; n < len(at) && at[n].prefix == p; n++ {
+			if at[n].by > 0 {
+				c.joined = append(c.joined, at[n].set)
+			} else {
+				c.left = append(c.left, at[n].set)
+			}
+		}
+		at = at[n:]
+		if err := t.touch(p); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// countPrefix is count for one prefix, whose steps are sorted by set.
-func (t *Table) countPrefix(steps []step) error {
-	c, p := &t.change, steps[0].prefix
-	c.joined, c.left = c.joined[:0], c.left[:0]
-	for len(steps) > 0 {
-		set, by := steps[0].set, 0
-		for len(steps) > 0 && steps[0].set == set {
-			by, steps = by+int(steps[0].by), steps[1:]
-		}
-		m := newMember(set, p)
-		before := t.members.times(m)
-		after := before + by
-		switch {
-		case after < 0:
-			return fmt.Errorf("set %d: %s joined %d times and leaves %d times: %w", set, p.netip(), before, -by, ErrAbsent)
-		case after > joinedMax:
-			return fmt.Errorf("set %d: %s joined %d times, want at most %d: %w", set, p.netip(), after, joinedMax, ErrFull)
-		case before == 0 && after > 0:
-			c.joined = append(c.joined, set)
-		case before > 0 && after == 0:
-			c.left = append(c.left, set)
-		}
-		c.counted = append(c.counted, counted{m, before})
-		t.members.put(m, after)
+// order sorts what is not sorted yet: what comes set by set, as it mostly does, costs a look.
+func order(steps []step, compare func(a, b step) int) {
+	if !slices.IsSortedFunc(steps, compare) {
+		slices.SortFunc(steps, compare)
 	}
-	if len(c.joined)+len(c.left) == 0 {
-		return nil
-	}
-	return t.touch(p)
 }
 
 // touch gives a prefix the sets that it joined and takes those that it left.

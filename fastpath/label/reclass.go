@@ -161,7 +161,10 @@ func (t *Table) settle() {
 	c := &t.change
 	for i := range c.moves {
 		m := &c.moves[i]
-		if r := t.family(m.prefix).get(m.key, m.bits); !m.fresh && r.own() != 0 {
+		if m.fresh {
+			continue
+		}
+		if r := t.family(m.prefix).get(m.key, m.bits); r.own() != 0 {
 			_ = t.trie.SetRoute(m.netip(), fib.NextHopID(r.class())) // a prefix that is there needs no room
 		}
 	}

@@ -150,6 +150,30 @@ func TestPodsAddressFromOutsideOpensNothingForThePod(t *testing.T) {
 	})
 }
 
+// What others send in a pod's name, and the policy of their way denies, does not cut the
+// pod's own conversation, though it comes just when that is to be judged anew.
+func TestDenialOfWhatOthersSentCutsNobody(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		l := gt.Standard(t, 1)
+		a, b := gt.Addr(ipv6, gt.NetPods, gt.PodHost), gt.Addr(ipv6, gt.NetPods, gt.VethHost)
+		there := func(from uint16) int {
+			l.SendIP(from, gt.UDPPorts(a, b, 10, 1000, 53))
+			return left(l, gt.Veth)
+		}
+		l.Police(gt.Veth, &judge.Endpoint{Ingress: open(t), Egress: open(t)})
+		l.Police(gt.Up, &judge.Endpoint{Host: true, Egress: only(t), Ingress: open(t)})
+		for range 2 {
+			l.Police(gt.Pod, &judge.Endpoint{Egress: only(t, allow(1, udp, 53)), Ingress: open(t)})
+			if n := there(gt.Up); n != 0 || l.Engine.Total().Drops[graph.EgressDenied] == 0 {
+				t.Errorf("%d packets came that the host's policy denies", n)
+			}
+			if n := there(gt.Pod); n != 1 {
+				t.Errorf("the pod's own packet did not come: %v", l.Engine.Total().Drops)
+			}
+		}
+	})
+}
+
 // A sender to whom no way leads back is none (Calico: loose reverse path checks).
 func TestSendersWithoutAWayBackAreRefused(t *testing.T) {
 	gt.Families(t, func(t *testing.T, ipv6 bool) {

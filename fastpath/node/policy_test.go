@@ -261,6 +261,15 @@ func TestNodeAndItsPods(t *testing.T) {
 		if n := l.Engine.Total().Drops[graph.HostDenied]; n != 1 {
 			t.Errorf("%d packets dropped for the node's sake, want 1: %v", n, l.Engine.Total().Drops)
 		}
+		far := gt.Addr(ipv6, gt.NetRemote, 9) // whose address comes to be one of the node's
+		l.SendIP(gt.Pod, gt.UDPPorts(pod, far, 10, 7, 53))
+		there := left(l, gt.Up)
+		l.Route(gt.Net(ipv6, gt.NetRemote), l.Way(host, 0))
+		l.Tables.Court.Begin()
+		l.SendIP(gt.Pod, gt.UDPPorts(pod, far, 10, 7, 53))
+		if n := left(l, gt.Host); there != 1 || n != 0 || l.Engine.Total().Drops[graph.HostDenied] != 2 {
+			t.Errorf("%d packets of a conversation came through and %d to the node, to which it leads now, want 1 and 0: %v", there, n, l.Engine.Total().Drops)
+		}
 	})
 }
 

@@ -194,6 +194,7 @@ func flush(t *testing.T, g *Guard, p *plane) *Update {
 	t.Helper()
 	u := g.Flush()
 	p.apply(u)
+	g.sound(t)
 	return u
 }
 

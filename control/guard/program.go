@@ -162,17 +162,19 @@ func (g *Guard) setsOf(rules []classifier.Rule, loaded *classifier.Program) map[
 // add adds a program to the dataplane, with the sets and the names of rules that
 // it needs, or nothing of it if a set finds no room.
 func (r *round) add(p *program) error {
-	if err := r.addAnonymous(p); err != nil {
-		return err
-	}
 	r.lastID++
 	if p.id = r.lastID; p.line == 0 {
 		p.line = p.id
 	}
+	r.programs[p.id] = p // it is to hear of the combinations that its own sets make
+	if err := r.addAnonymous(p); err != nil {
+		delete(r.programs, p.id)
+		return err
+	}
 	for i := range p.rules {
 		r.name(p.rules[i].ID)
 	}
-	r.programs[p.id], r.lists[first(p.rules)] = p, p
+	r.lists[first(p.rules)] = p
 	r.noteSlow(p)
 	r.u.Delta.Set.Programs = append(r.u.Delta.Set.Programs, dataplane.Program{ID: p.id, Image: p.loaded.Image()})
 	return nil
@@ -181,7 +183,6 @@ func (r *round) add(p *program) error {
 // remove takes a program out of the dataplane, with what only it named. What
 // came into being by this very update is not sent at all.
 func (r *round) remove(p *program) {
-	r.made = true
 	delete(r.programs, p.id)
 	if r.lists[first(p.rules)] == p {
 		delete(r.lists, first(p.rules))

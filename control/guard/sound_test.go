@@ -119,3 +119,20 @@ func TestLiteralsGoWithTheirRules(t *testing.T) {
 		}
 	}
 }
+
+// A list's own literal prefixes make combinations with the sets of its selectors, which
+// are born only when the list comes.
+func TestCombinationsThatAListBringsAreCompiledIn(t *testing.T) {
+	g, p := New("here"), newPlane(t)
+	o, err := v3.Decode([]byte(`{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: p}, spec: {
+		selector: "role == 'server'", types: [Ingress], ingress: [
+			{action: Allow, protocol: TCP, source: {selector: "role == 'client'"}, destination: {ports: [80]}},
+			{action: Deny, source: {nets: ["10.1.0.0/16", "fd01::/64"]}}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	upsert(t, g, o, endpoint("server", map[string]string{"role": "server"}, "10.1.0.1", "fd01::1"), endpoint("client", map[string]string{"role": "client"}, "10.1.0.2", "fd01::2"))
+	flush(t, g, p)
+	folds(t, g, p)
+	knowing(t, g, p)
+}

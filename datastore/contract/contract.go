@@ -49,6 +49,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"what was forgotten is listed anew":             forgotten,
 		"garbage is kept out and told":                  garbage,
 		"one of many writers wins":                      writers,
+		"only what was seen is deleted":                 deleters,
 		"what a model says, at random":                  random,
 		"a follower sees what is there":                 following,
 		"a store that was closed says so":               closed,

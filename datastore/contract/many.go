@@ -103,6 +103,42 @@ func writers(t *testing.T, s Subject) {
 	}
 }
 
+// deleters delete what they have seen, while others change it: what is deleted is what
+// was seen last.
+func deleters(t *testing.T, s Subject) {
+	ctx := background(t)
+	key, other := setKey("x", "a"), s.Other()
+	for round := range 12 {
+		last := object(t)(s.Store.Create(ctx, set("x", "a", 0))).GetResourceVersion()
+		var changing sync.WaitGroup
+		changing.Go(func() {
+			for i := range 6 { // then it is left alone, so that it goes in the end
+				o, err := other.Update(ctx, set("x", "a", i+1))
+				if err != nil {
+					if !errors.Is(err, datastore.ErrNotFound) {
+						t.Error(err)
+					}
+					return
+				}
+				last = o.GetResourceVersion()
+			}
+		})
+		for deleted := ""; deleted == ""; {
+			seen := object(t)(s.Store.Get(ctx, key)).GetResourceVersion()
+			switch err := s.Store.Delete(ctx, key, datastore.Precondition{ResourceVersion: seen}); {
+			case err == nil:
+				deleted = seen
+				changing.Wait()
+				if deleted != last {
+					t.Errorf("round %d: deleted at version %s, and it was at %s", round, deleted, last)
+				}
+			case !errors.Is(err, datastore.ErrConflict):
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // random does what a model does, which is a map.
 func random(t *testing.T, s Subject) {
 	ctx := background(t)
@@ -196,7 +232,7 @@ func many(t *testing.T, s Subject) {
 	ctx := background(t)
 	early := tally(t, s.Store)
 	early.until(t, "it is in sync", func() bool { return early.synced > 0 })
-	key := func(i int) datastore.Key { return setKey(fmt.Sprint("n", i%7), fmt.Sprint("s", i)) }
+	key := func(i int) datastore.Key { return setKey("n"+strings.Repeat("-", i%7)+"n", fmt.Sprint("s", i)) }
 	all := make(map[datastore.Key]string, n)
 	for i := range n {
 		k := key(i)
@@ -212,7 +248,7 @@ func many(t *testing.T, s Subject) {
 	if !slices.IsSortedFunc(l.Objects, func(a, b v3.Object) int { return datastore.KeyOf(a).Compare(datastore.KeyOf(b)) }) {
 		t.Error("the list is in no order")
 	}
-	if l := listing(t)(other.List(ctx, datastore.Scope{Kind: v3.KindNetworkSet, Namespace: "n3"})); len(l.Objects) != (n+3)/7 {
+	if l := listing(t)(other.List(ctx, datastore.Scope{Kind: v3.KindNetworkSet, Namespace: key(3).Namespace})); len(l.Objects) != (n+3)/7 {
 		t.Errorf("%d objects are listed of a seventh of %d", len(l.Objects), n)
 	}
 	late := tally(t, other)

@@ -98,8 +98,9 @@ func watching(t *testing.T, s Subject) {
 	other := s.Other()
 	some, _ := watch(t, other, datastore.Scope{Kind: v3.KindNetworkSet, Namespace: "x"}, listing(t)(other.List(ctx, datastore.Scope{})).Revision)
 	own, _ := watch(t, s.Store, datastore.Scope{Kind: v3.KindNetworkSet, Namespace: "x"}, from)
+	spaced, _ := watch(t, s.Store, datastore.Scope{Namespace: "x"}, from)
 	begun := func(e []datastore.Event) bool { return len(e) > 0 }
-	for _, h := range []*heard{all, own} {
+	for _, h := range []*heard{all, own, spaced} {
 		if first := h.until(t, "a watch stands", begun)[0]; first.Type != datastore.Bookmark || first.Revision != from {
 			t.Errorf("a watch begins with %+v", first)
 		}
@@ -121,6 +122,7 @@ func watching(t *testing.T, s Subject) {
 	}{
 		"of all":  {all, inX + "NetworkSet y/a is 10.0.2.0/24; " + rest + "Tier t is 0; " + end},
 		"of some": {own, inX + rest + end},
+		"in x":    {spaced, inX + rest + end},
 	} {
 		tt.h.until(t, name+" all is told", func(e []datastore.Event) bool { return words(e) == tt.want })
 	}

@@ -189,14 +189,16 @@ func TestWatchOfAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve(t, data, socket)
-	if err := s.Watch(t.Context(), datastore.Scope{}, l.Revision, func([]datastore.Event) {}); !errors.Is(err, datastore.ErrCompacted) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.Watch(ctx, datastore.Scope{}, l.Revision, func([]datastore.Event) {}); !errors.Is(err, datastore.ErrCompacted) {
 		t.Errorf("watched an etcd that is behind: %v", err)
 	}
 	create(t, s, set("b", "10.0.0.0/8"))
 	for range 40 {
 		put(t, raw(t, endpoint), "/elsewhere", "x")
 	}
-	if err := s.Watch(t.Context(), datastore.Scope{}, l.Revision, func([]datastore.Event) {}); !errors.Is(err, datastore.ErrCompacted) {
+	if err := s.Watch(ctx, datastore.Scope{}, l.Revision, func([]datastore.Event) {}); !errors.Is(err, datastore.ErrCompacted) {
 		t.Errorf("watched another etcd that is ahead: %v", err)
 	}
 }
@@ -311,7 +313,9 @@ func TestRestored(t *testing.T) {
 	}
 	stop()
 	serve(t, data+".copy", socket)
-	if err := s.Watch(t.Context(), datastore.Scope{}, l.Revision, func([]datastore.Event) {}); !errors.Is(err, datastore.ErrCompacted) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.Watch(ctx, datastore.Scope{}, l.Revision, func([]datastore.Event) {}); !errors.Is(err, datastore.ErrCompacted) {
 		t.Errorf("watched an etcd that is behind: %v", err)
 	}
 }

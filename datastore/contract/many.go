@@ -232,7 +232,7 @@ func many(t *testing.T, s Subject) {
 	ctx := background(t)
 	early := tally(t, s.Store)
 	early.until(t, "it is in sync", func() bool { return early.synced > 0 })
-	key := func(i int) datastore.Key { return setKey("n"+strings.Repeat("-", i%7)+"n", fmt.Sprint("s", i)) }
+	key := func(i int) datastore.Key { return setKey("n"+strings.Repeat("-n", i%7), fmt.Sprint("s", i)) }
 	all := make(map[datastore.Key]string, n)
 	for i := range n {
 		k := key(i)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -63,6 +64,20 @@ func (k *kernel) open() (*nft.Table, error) {
 	}()
 	k.table, k.stop = table, func() { cancel(); <-ended; table.Close() }
 	return table, nil
+}
+
+// counts are what met each rule, by its id; none where there is no table.
+func (k *kernel) counts() map[uint32]nft.Count {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.table == nil {
+		return nil
+	}
+	counts, err := k.table.Counts()
+	if err != nil && !errors.Is(err, nft.ErrNotWhole) {
+		k.log.Warn("what met the rules of this host is not known", "error", err)
+	}
+	return counts
 }
 
 // close lets go of the kernel, which judges on by what it has.

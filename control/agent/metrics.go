@@ -2,11 +2,14 @@ package agent
 
 import (
 	"context"
+	"strconv"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	v3 "margay.dev/margay/api/v3"
 	"margay.dev/margay/control/converge"
+	"margay.dev/margay/dataplane/nft"
 )
 
 // Calico's values of felix_resync_state.
@@ -41,10 +44,16 @@ type collector struct {
 	ask     func(context.Context) (converge.Stats, error)
 	metrics []metric
 	spread  []histogram
+	kernel  *kernel
+
+	packets, bytes *prometheus.Desc // of each rule that judges the host
 }
 
 func (a *Agent) collector() prometheus.Collector {
-	c := &collector{ask: a.ask}
+	c := &collector{ask: a.ask, kernel: a.kernel}
+	of := []string{"policy", "tier", "direction", "rule", "action"}
+	c.packets = prometheus.NewDesc("margay_agent_host_rule_packets_total", "Packets that met a rule for what processes of the host send and get; rule counts from 0, and is -1 for what stands in for a policy.", of, nil)
+	c.bytes = prometheus.NewDesc("margay_agent_host_rule_bytes_total", "Bytes of them.", of, nil)
 	add := func(kind prometheus.ValueType, name, help string, of func(*converge.Stats) float64) {
 		c.metrics = append(c.metrics, metric{prometheus.NewDesc(name, help, nil, nil), kind, of})
 	}
@@ -131,6 +140,8 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, h := range c.spread {
 		to <- h.desc
 	}
+	to <- c.packets
+	to <- c.bytes
 }
 
 // Collect implements prometheus.Collector. Where the agent hangs it tells nothing.
@@ -142,6 +153,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	for _, m := range c.metrics {
 		to <- prometheus.MustNewConstMetric(m.desc, m.kind, m.of(&s))
 	}
+	c.collectRules(to)
 	for _, h := range c.spread {
 		from := h.of(&s)
 		buckets := map[float64]uint64{}
@@ -149,5 +161,24 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 			buckets[bound/h.unit] = n
 		}
 		to <- prometheus.MustNewConstHistogram(h.desc, from.Count, from.Sum/h.unit, buckets)
+	}
+}
+
+// collectRules tells what met the kernel's rules. Two ids of one rule, as of its ports by
+// name, are one there.
+func (c *collector) collectRules(to chan<- prometheus.Metric) {
+	sums := map[[5]string]nft.Count{}
+	for id, n := range c.kernel.counts() {
+		ref, ok := c.kernel.words.Rule(id)
+		if !ok {
+			continue
+		}
+		labels := [5]string{ref.Object.String(), ref.Tier, strings.ToLower(ref.Direction.String()), strconv.Itoa(ref.Index), strings.ToLower(string(ref.Rule.Action))}
+		sum := sums[labels]
+		sums[labels] = nft.Count{Packets: sum.Packets + n.Packets, Bytes: sum.Bytes + n.Bytes}
+	}
+	for labels, n := range sums {
+		to <- prometheus.MustNewConstMetric(c.packets, prometheus.CounterValue, float64(n.Packets), labels[:]...)
+		to <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(n.Bytes), labels[:]...)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -287,12 +289,13 @@ func (h *house) attachAnn() {
 	}
 }
 
-// The kernel's rules bear the names of policies, and the settings are those of the
-// environment.
+// The kernel's rules bear the names of policies, by which they are counted, and the
+// settings are those of the environment.
 func TestAnAgentWritesNftables(t *testing.T) {
 	hostnettest.OfProcesses(t)
 	ns := machineIn(t)
 	h := fileHouse(t)
+	h.cfg.Metrics = "127.0.0.1:9091"
 	h.apply(protectedHost)
 	p := h.start(ns, "FELIX_LOGPREFIX=%n of %t", "FELIX_LOGACTIONRATELIMIT=7/hour", "FELIX_FAILSAFEINBOUNDHOSTPORTS=tcp:[fd00::/8]:2222", "FELIX_FAILSAFEOUTBOUNDHOSTPORTS=tcp:none:x")
 	h.told(p, "True", "acknowledged")
@@ -302,7 +305,34 @@ func TestAnAgentWritesNftables(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
+	page := h.metrics(ns)
+	for _, want := range []string{"felix_nft_errors 0", `margay_agent_host_rule_packets_total{action="log",direction="ingress",policy="GlobalNetworkPolicy closed",rule="0",tier="default"} 0`} {
+		if !strings.Contains(page, "\n"+want+"\n") {
+			t.Errorf("no %q in\n%s", want, page)
+		}
+	}
 	if !p.says("FELIX_FAILSAFEOUTBOUNDHOSTPORTS") || !p.says("built-in value") {
 		t.Error("a variable that cannot be used is not told")
 	}
+}
+
+// metrics is the agent's page of them, as one sees it in its namespace.
+func (h *house) metrics(ns *hostnet.Namespace) string {
+	h.t.Helper()
+	var page []byte
+	err := ns.Do(func() error {
+		c, err := net.Dial("tcp", h.cfg.Metrics)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err = c.Write([]byte("GET /metrics HTTP/1.0\r\n\r\n")); err == nil {
+			page, err = io.ReadAll(c)
+		}
+		return err
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return string(page)
 }

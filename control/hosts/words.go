@@ -26,7 +26,8 @@ func (w *Words) know(refs []map[uint32]policy.RuleRef) {
 	w.refs = refs
 }
 
-func (w *Words) rule(id uint32) (policy.RuleRef, bool) {
+// Rule is what an id stands for; it is false for what no list of the kernel has.
+func (w *Words) Rule(id uint32) (policy.RuleRef, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, some := range w.refs {
@@ -40,7 +41,7 @@ func (w *Words) rule(id uint32) (policy.RuleRef, bool) {
 // Comment is what people read beside the kernel's rule, for nft.Options. An id that
 // nobody knows stands for itself.
 func (w *Words) Comment(id uint32) string {
-	ref, ok := w.rule(id)
+	ref, ok := w.Rule(id)
 	switch {
 	case !ok:
 		return fmt.Sprintf("rule %d", id)
@@ -54,7 +55,7 @@ func (w *Words) Comment(id uint32) string {
 // template %t stands for the rule's tier, %k for the kind of its object, %n for
 // the object's name, %p for that with its namespace.
 func (w *Words) Prefix(template string, id uint32) string {
-	ref, _ := w.rule(id)
+	ref, _ := w.Rule(id)
 	tier, full := ref.Tier, ref.Object.Name
 	if tier == "" {
 		tier = "profile"

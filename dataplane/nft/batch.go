@@ -93,6 +93,7 @@ var kinds = [...]string{
 	unix.NFT_MSG_NEWRULE: "a rule of chain", unix.NFT_MSG_DELRULE: "emptying chain",
 	unix.NFT_MSG_NEWSET: "making set", unix.NFT_MSG_DELSET: "deleting set",
 	unix.NFT_MSG_NEWSETELEM: "members that join set", unix.NFT_MSG_DELSETELEM: "members that leave set",
+	unix.NFT_MSG_NEWOBJ: "making counter", unix.NFT_MSG_DELOBJ: "deleting counter",
 	unix.NFT_MSG_GETGEN: "",
 }
 

@@ -48,7 +48,7 @@ func (c *chain) equal(d *chain) bool {
 }
 
 // literal is a set, or a map to verdicts, that never changes: its name says what
-// is in it.
+// is in it. A counter is kept as one, too.
 type literal struct {
 	kind     kind
 	elements []element
@@ -61,6 +61,7 @@ type kind struct {
 	interval bool
 	verdicts bool // it is a map
 	native   bool // tools take the key for a number of this machine's
+	counter  bool // it is no set, but a counter
 }
 
 // element is one key of a set, or the first key behind a range.
@@ -107,7 +108,11 @@ func (b *batch) turn(now, next *image) {
 		b.flushChain(name)
 	}
 	for _, name := range missing(now.literals, next.literals) {
-		b.deleteSet(name)
+		if now.literals[name].kind.counter {
+			b.deleteCounter(name)
+		} else {
+			b.deleteSet(name)
+		}
 	}
 	for _, name := range dead {
 		b.deleteChain(name)
@@ -140,6 +145,10 @@ func split(names []string, literals map[string]*literal) (sets, maps []string) {
 
 func (b *batch) literals(names []string, literals map[string]*literal) {
 	for _, name := range names {
+		if literals[name].kind.counter {
+			b.newCounter(name)
+			continue
+		}
 		b.newSet(name, literals[name].kind, "", 0)
 		b.elements(unix.NFT_MSG_NEWSETELEM, name, literals[name].elements)
 	}

@@ -91,7 +91,7 @@ func (w *writer) rules(r *classifier.Rule, family int, m mode, o *Options, s *Se
 			l.side(family, end(e), side)
 		}
 		l.port(sourcePort, p.ports[0]).port(destinationPort, p.ports[1]).port(icmpTypeCode, p.ports[2])
-		out = append(out, l.act(r, m, o, s))
+		out = append(out, l.count(r.ID).act(r, m, o, s))
 	}
 	return out
 }

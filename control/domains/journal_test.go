@@ -144,11 +144,17 @@ func TestADamagedJournal(t *testing.T) {
 	if told, damaged := look("no heading", bytes.Repeat([]byte("x"), 3*longestLine)); told != "" || !damaged {
 		t.Errorf("no heading: %q, damaged: %v", told, damaged)
 	}
+}
+
+// Lines that were written, and say what cannot be, are damage, too.
+func TestOddLinesOfAJournal(t *testing.T) {
+	address := netip.MustParseAddr("192.0.2.1")
 	for _, l := range []line{
-		{"*", "a", d.book.ends[0].address, 1 << 40}, {"*.example", "a.test", d.book.ends[0].address, 1 << 40}, {Pattern: "*.example", Name: "a.example", Until: 1 << 40},
+		{"*", "a", address, 1 << 40}, {"*.example", "a.test", address, 1 << 40}, {Pattern: "*.example", Name: "a.example", Until: 1 << 40},
 	} {
-		if told, damaged := look("an odd line", append([]byte(heading), written([]line{l})...)); told != "" || !damaged {
-			t.Errorf("%+v: %q, damaged: %v", l, told, damaged)
+		d := newDesk(t, "*.example")
+		if err := d.load(bytes.NewReader(append([]byte(heading), written([]line{l})...))); !errors.Is(err, ErrDamaged) || d.joined() != "" {
+			t.Errorf("%+v: %v", l, err)
 		}
 	}
 }

@@ -1,12 +1,10 @@
 package nft
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
-	"slices"
 
 	"github.com/google/nftables"
 
@@ -51,36 +49,6 @@ func (l *literal) name() string {
 	return l.kind.name + "." + hex.EncodeToString(h.Sum(nil)[:12])
 }
 
-// joined is the numbers of all ranges, sorted, with a gap between each two.
-func joined(ranges []classifier.Range) []classifier.Range {
-	sorted := slices.SortedFunc(slices.Values(ranges), func(a, b classifier.Range) int { return cmp.Compare(a.First, b.First) })
-	var out []classifier.Range
-	for _, r := range sorted {
-		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {
-			out[n-1].Last = max(out[n-1].Last, r.Last)
-		} else {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// common is the numbers that both have; each is joined.
-func common(a, b []classifier.Range) []classifier.Range {
-	var out []classifier.Range
-	for len(a) > 0 && len(b) > 0 {
-		if low, high := max(a[0].First, b[0].First), min(a[0].Last, b[0].Last); low <= high {
-			out = append(out, classifier.Range{First: low, Last: high})
-		}
-		if a[0].Last < b[0].Last {
-			a = a[1:]
-		} else {
-			b = b[1:]
-		}
-	}
-	return out
-}
-
 // spread is the elements of joined ranges of numbers of so many bytes.
 func spread(ranges []classifier.Range, width int) []element {
 	out := make([]element, 0, 2*len(ranges))
@@ -122,23 +90,3 @@ func intervals(nets []netip.Prefix) []element {
 
 // native is a number as the kernel has its own numbers.
 func native(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
-
-// singles are numbers as ranges.
-func singles(numbers []uint16) []classifier.Range {
-	var out []classifier.Range
-	for _, n := range numbers {
-		out = append(out, classifier.Range{First: n, Last: n})
-	}
-	return joined(out)
-}
-
-// ofFamily are the addresses of one family, as prefixes.
-func ofFamily(addresses []netip.Addr, family int) []netip.Prefix {
-	var out []netip.Prefix
-	for _, a := range addresses {
-		if a.Is4() == (family == 4) {
-			out = append(out, netip.PrefixFrom(a, a.BitLen()))
-		}
-	}
-	return out
-}

@@ -136,7 +136,7 @@ func (w *writer) literal(l *literal) string {
 // port wants a port, or what stands in its place, at an offset behind the IP
 // header.
 func (l *line) port(offset uint32, ranges []classifier.Range) *line {
-	if everything(ranges, 65535) {
+	if cover.Everything(ranges, 65535) {
 		return l
 	}
 	return l.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2}).
@@ -152,14 +152,10 @@ const (
 
 // protocols wants one of some IP protocols.
 func (l *line) protocols(ranges []classifier.Range) *line {
-	if everything(ranges, 255) {
+	if cover.Everything(ranges, 255) {
 		return l
 	}
 	return l.add(load(expr.MetaKeyL4PROTO)).among(ranges, kindProtocols())
-}
-
-func everything(ranges []classifier.Range, last uint16) bool {
-	return len(ranges) == 1 && ranges[0] == classifier.Range{First: 0, Last: last}
 }
 
 // end is one end of a packet.

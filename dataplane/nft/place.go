@@ -3,6 +3,8 @@ package nft
 import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"margay.dev/margay/dataplane/nft/cover"
 )
 
 // place is where in the kernel packets are judged.
@@ -73,7 +75,7 @@ func (p *place) rejects() bool {
 func beginUntracked(w *writer, s *Settings) []rule {
 	out := []rule{w.line("nobody has judged it yet").mark(s.judged()|s.passed(), false).r}
 	if len(s.Tunnels.VXLAN) > 0 {
-		out = append(out, w.line("VXLAN").protocol(protocolUDP).port(destinationPort, singles(s.Tunnels.VXLAN)).add(untrack()).r)
+		out = append(out, w.line("VXLAN").protocol(protocolUDP).port(destinationPort, cover.Singles(s.Tunnels.VXLAN)).add(untrack()).r)
 	}
 	return out
 }
@@ -93,23 +95,23 @@ func beginInput(w *writer, s *Settings) []rule {
 	t := &s.Tunnels
 	var out []rule
 	if t.IPIP {
-		if hosts := ofFamily(t.Hosts, 4); len(hosts) > 0 {
+		if hosts := cover.OfFamily(t.Hosts, 4); len(hosts) > 0 {
 			out = append(out, w.line("IPIP of a node").family(4).protocol(protocolIPIP).within(4, source, hosts, false).local(destination).verdict(codeAccept, ""))
 		}
 		out = append(out, w.line("IPIP of nobody known").family(4).protocol(protocolIPIP).verdict(codeDrop, ""))
 	}
 	if len(t.VXLAN) > 0 {
 		for _, family := range [...]int{4, 6} {
-			if hosts := ofFamily(t.Hosts, family); len(hosts) > 0 {
-				out = append(out, w.line("VXLAN of a node").family(family).protocol(protocolUDP).port(destinationPort, singles(t.VXLAN)).
+			if hosts := cover.OfFamily(t.Hosts, family); len(hosts) > 0 {
+				out = append(out, w.line("VXLAN of a node").family(family).protocol(protocolUDP).port(destinationPort, cover.Singles(t.VXLAN)).
 					within(family, source, hosts, false).local(destination).verdict(codeAccept, ""))
 			}
 		}
-		out = append(out, w.line("VXLAN of nobody known").protocol(protocolUDP).port(destinationPort, singles(t.VXLAN)).
+		out = append(out, w.line("VXLAN of nobody known").protocol(protocolUDP).port(destinationPort, cover.Singles(t.VXLAN)).
 			local(destination).verdict(codeDrop, ""))
 	}
 	if len(t.WireGuard) > 0 {
-		out = append(out, w.line("WireGuard").protocol(protocolUDP).port(destinationPort, singles(t.WireGuard)).local(destination).verdict(codeAccept, ""))
+		out = append(out, w.line("WireGuard").protocol(protocolUDP).port(destinationPort, cover.Singles(t.WireGuard)).local(destination).verdict(codeAccept, ""))
 	}
 	return append(out, w.line("allowed before").marked(s.judged()).mark(s.judged(), false).verdict(codeAccept, ""))
 }
@@ -117,17 +119,17 @@ func beginInput(w *writer, s *Settings) []rule {
 func beginOutput(w *writer, s *Settings) []rule {
 	t := &s.Tunnels
 	out := []rule{w.line("forwarded, or allowed before").marked(s.judged()).mark(s.judged(), false).verdict(codeAccept, "")}
-	if hosts := ofFamily(t.Hosts, 4); t.IPIP && len(hosts) > 0 {
+	if hosts := cover.OfFamily(t.Hosts, 4); t.IPIP && len(hosts) > 0 {
 		out = append(out, w.line("IPIP to a node").family(4).protocol(protocolIPIP).within(4, destination, hosts, false).local(source).verdict(codeAccept, ""))
 	}
 	for _, family := range [...]int{4, 6} {
-		if hosts := ofFamily(t.Hosts, family); len(t.VXLAN) > 0 && len(hosts) > 0 {
-			out = append(out, w.line("VXLAN to a node").family(family).protocol(protocolUDP).port(destinationPort, singles(t.VXLAN)).
+		if hosts := cover.OfFamily(t.Hosts, family); len(t.VXLAN) > 0 && len(hosts) > 0 {
+			out = append(out, w.line("VXLAN to a node").family(family).protocol(protocolUDP).port(destinationPort, cover.Singles(t.VXLAN)).
 				within(family, destination, hosts, false).local(source).verdict(codeAccept, ""))
 		}
 	}
 	if len(t.WireGuard) > 0 {
-		out = append(out, w.line("WireGuard").protocol(protocolUDP).port(destinationPort, singles(t.WireGuard)).local(source).verdict(codeAccept, ""))
+		out = append(out, w.line("WireGuard").protocol(protocolUDP).port(destinationPort, cover.Singles(t.WireGuard)).local(source).verdict(codeAccept, ""))
 	}
 	return out
 }

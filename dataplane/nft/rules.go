@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"margay.dev/margay/classifier"
+	"margay.dev/margay/dataplane/nft/cover"
 )
 
 // mode is what lists do where rules allow and deny: it depends on the place where
@@ -49,7 +50,7 @@ type part struct {
 func parts(r *classifier.Rule, family int) []part {
 	protocols := orAll(r.Protocols, anyProtocol)
 	from, to := orAll(r.Source.Ports, anyPort), orAll(r.Destination.Ports, anyPort)
-	if everything(from, 65535) && everything(to, 65535) {
+	if cover.Everything(from, 65535) && cover.Everything(to, 65535) {
 		return []part{{protocols: protocols, ports: [3][]classifier.Range{anyPort, anyPort, anyPort}}}
 	}
 	icmp, portless := classifier.Range{First: protocolICMP, Last: protocolICMP}, portless4
@@ -57,16 +58,16 @@ func parts(r *classifier.Rule, family int) []part {
 		icmp, portless = classifier.Range{First: protocolICMPv6, Last: protocolICMPv6}, portless6
 	}
 	var out []part
-	if p := common(protocols, portful); len(p) > 0 {
+	if p := cover.Common(protocols, portful); len(p) > 0 {
 		out = append(out, part{protocols: p, ports: [3][]classifier.Range{from, to, anyPort}})
 	}
 	if from[0].First > 0 {
 		return out // what has no ports has 0 as a source port
 	}
-	if p := common(protocols, []classifier.Range{icmp}); len(p) > 0 {
+	if p := cover.Common(protocols, []classifier.Range{icmp}); len(p) > 0 {
 		out = append(out, part{protocols: p, ports: [3][]classifier.Range{anyPort, anyPort, to}})
 	}
-	if p := common(protocols, portless); len(p) > 0 && to[0].First == 0 {
+	if p := cover.Common(protocols, portless); len(p) > 0 && to[0].First == 0 {
 		out = append(out, part{protocols: p, ports: [3][]classifier.Range{anyPort, anyPort, anyPort}})
 	}
 	return out
@@ -76,7 +77,7 @@ func orAll(ranges, all []classifier.Range) []classifier.Range {
 	if len(ranges) == 0 {
 		return all
 	}
-	return joined(ranges)
+	return cover.Joined(ranges)
 }
 
 // rules are the kernel's rules for one of a list.

@@ -256,7 +256,7 @@ func (w *writer) failsafe(f *Failsafe, remote end, port uint32) rule {
 	} else if f.Net.IsValid() {
 		l.family(cover.Family(f.Net))
 	}
-	return l.protocol(f.Protocol).port(port, singles([]uint16{f.Port})).verdict(codeAccept, "")
+	return l.protocol(f.Protocol).port(port, cover.Singles([]uint16{f.Port})).verdict(codeAccept, "")
 }
 
 // root writes where packets of a place come in: they go to the chain of their

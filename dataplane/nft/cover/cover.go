@@ -1,5 +1,6 @@
 // Package cover keeps sets of prefixes for kernels whose sets have no two that overlap:
-// such a kernel gets the outermost ones, and what changes of them.
+// such a kernel gets the outermost ones, and what changes of them; and ranges of numbers
+// likewise.
 package cover
 
 import (

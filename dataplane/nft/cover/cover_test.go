@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"margay.dev/margay/classifier"
 )
 
 func nets(texts ...string) (out []netip.Prefix) {
@@ -62,5 +64,49 @@ func FuzzSet(f *testing.F) {
 				t.Fatalf("the outermost are %v, want %v", outer, want)
 			}
 		}
+	})
+}
+
+// FuzzRanges holds ranges against their numbers, one by one.
+func FuzzRanges(f *testing.F) {
+	f.Add([]byte{0, 255, 7, 9, 10, 12}, []byte{5, 8})
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		ranges := func(ends []byte) (out []classifier.Range, has [256]bool) {
+			for ; len(ends) >= 2; ends = ends[2:] {
+				low, high := uint16(min(ends[0], ends[1])), uint16(max(ends[0], ends[1]))
+				out = append(out, classifier.Range{First: low, Last: high})
+				for n := low; n <= high; n++ {
+					has[n] = true
+				}
+			}
+			return out, has
+		}
+		check := func(what string, got []classifier.Range, has func(int) bool) {
+			last, all := -2, true
+			for _, r := range got {
+				if int(r.First) <= last+1 || r.Last < r.First {
+					t.Fatalf("%s of %v and %v is %v: not apart", what, a, b, got)
+				}
+				last = int(r.Last)
+			}
+			for n := range 256 {
+				in := slices.ContainsFunc(got, func(r classifier.Range) bool { return int(r.First) <= n && n <= int(r.Last) })
+				if all = all && in; in != has(n) {
+					t.Fatalf("%s of %v and %v is %v: %d is there: %v", what, a, b, got, n, in)
+				}
+			}
+			if Everything(got, 255) != all {
+				t.Fatalf("%v is everything: %v", got, !all)
+			}
+		}
+		x, inX := ranges(a)
+		y, inY := ranges(b)
+		check("what is joined", Joined(x), func(n int) bool { return inX[n] })
+		for _, r := range Common(Joined(x), Joined(y)) {
+			if r.Last < r.First {
+				t.Fatalf("%v has no number", r)
+			}
+		}
+		check("what is common", Joined(Common(Joined(x), Joined(y))), func(n int) bool { return inX[n] && inY[n] })
 	})
 }

@@ -2,12 +2,11 @@ package judge
 
 import (
 	"math/rand/v2"
-	"os"
-	"syscall"
 	"testing"
 
 	"margay.dev/margay/fastpath/flow"
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/internal/mem/fence"
 	"margay.dev/margay/internal/pkt"
 )
 
@@ -98,23 +97,6 @@ func readsAsSlow(t *testing.T, mem []byte, one graph.Meta, loop func([]byte, *gr
 	}
 }
 
-// fenced returns a copy of b that ends where a page ends that nobody may touch: a read past the end is
-// a fault.
-func fenced(t *testing.T, b []byte) []byte {
-	t.Helper()
-	page := os.Getpagesize()
-	room := (len(b) + page - 1) / page * page
-	m, err := syscall.Mmap(-1, 0, room+page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Munmap(m) })
-	if err := syscall.Mprotect(m[room:], syscall.PROT_NONE); err != nil {
-		t.Fatal(err)
-	}
-	return m[room-copy(m[room-len(b):room], b) : room : room]
-}
-
 // TestPlainReadsNoFurther has packets of all lengths end where memory does.
 func TestPlainReadsNoFurther(t *testing.T) {
 	const off, l3 = 256, 14
@@ -124,7 +106,7 @@ func TestPlainReadsNoFurther(t *testing.T) {
 			l4 = pkt.IPv6Size
 		}
 		whole := append(make([]byte, off+l3), someSegment(ipv6, flow.ACK, 0)[:l4+20]...)
-		mem := fenced(t, whole)
+		mem := fence.Copy(t, whole)
 		for _, proto := range []uint8{pkt.ProtoTCP, pkt.ProtoUDP} {
 			for n := range 20 + 1 {
 				end := len(mem) - 20 + n

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/plain"
 	"margay.dev/margay/internal/pkt"
 )
 
@@ -36,9 +37,9 @@ type ipInput struct{ *Tables }
 func (n *ipInput) Process(w *graph.Worker, v *graph.Vector, next []graph.Edge) {
 	mem, metas, idx, rest := w.Mem, v.Metas(), v.Index(), next
 	for len(idx) > 0 {
-		n := plain4(mem, metas, idx, rest)
+		n := plain.IPv4(mem, metas, idx, rest, ipRoute)
 		if n < len(idx) {
-			n += plain6(mem, metas, idx[n:], rest[n:])
+			n += plain.IPv6(mem, metas, idx[n:], rest[n:], ipRoute)
 		}
 		if n == 0 {
 			rest[0] = inspect(w, &metas[idx[0]&graph.SlotMask])
@@ -72,7 +73,7 @@ func inspect(w *graph.Worker, m *graph.Meta) graph.Edge {
 	if e == ipRoute && m.L4 != 0 && transportLies(m, w.Mem) {
 		e = dropped(m, graph.L4Length)
 	}
-	if m.Flags&unplain != 0 || m.Bufs != 1 || m.GSO != graph.GSONone {
+	if m.Flags&plain.Unplain != 0 || m.Bufs != 1 || m.GSO != graph.GSONone {
 		e = special(w, m, e)
 	}
 	return e
@@ -99,24 +100,6 @@ func header(m *graph.Meta, p []byte) graph.Edge {
 	return dropped(m, graph.IPVersion)
 }
 
-// What the first octet of an IPv4 address says about it.
-const (
-	unicast4   uint8 = iota // may be source and destination
-	multicast4              // destination only, and not ours to forward
-	martian4                // 0/8, 127/8 and 240/4 never appear on a wire
-)
-
-var class4 = func() (c [256]uint8) {
-	c[0], c[127] = martian4, martian4
-	for i := 224; i < 240; i++ {
-		c[i] = multicast4
-	}
-	for i := 240; i < 256; i++ {
-		c[i] = martian4
-	}
-	return c
-}()
-
 // trim takes link-layer padding off: the packet is n bytes from L3 on.
 //
 //fastpath:hot
@@ -130,7 +113,7 @@ func trim(m *graph.Meta, n uint32) {
 // unusual4 says why an address that is not unicast will not do.
 func unusual4(m *graph.Meta, h *[pkt.IPv4Size]byte) graph.Edge {
 	broadcast := h[16] == 255 && h[17] == 255 && h[18] == 255 && h[19] == 255
-	if class4[h[12]] == unicast4 && (class4[h[16]] == multicast4 || broadcast) {
+	if plain.Class4[h[12]] == plain.Unicast4 && (plain.Class4[h[16]] == plain.Multicast4 || broadcast) {
 		return dropped(m, graph.IPMulticast)
 	}
 	return dropped(m, graph.IPMartian)
@@ -183,7 +166,7 @@ func input4(m *graph.Meta, p []byte) graph.Edge {
 		m.Flags |= graph.Expiring
 	}
 	h := (*[pkt.IPv4Size]byte)(p)
-	if class4[h[12]] != unicast4 || class4[h[16]] != unicast4 {
+	if plain.Class4[h[12]] != plain.Unicast4 || plain.Class4[h[16]] != plain.Unicast4 {
 		return unusual4(m, h)
 	}
 	frag := binary.BigEndian.Uint16(p[6:8])

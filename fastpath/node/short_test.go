@@ -9,6 +9,7 @@ import (
 
 	"margay.dev/margay/fastpath/fib"
 	"margay.dev/margay/fastpath/graph"
+	"margay.dev/margay/fastpath/plain"
 	"margay.dev/margay/internal/pkt"
 )
 
@@ -51,7 +52,7 @@ func alike(t *testing.T, what string, short, long *shelf, shortEdge, longEdge gr
 func checkShortInput(t *testing.T, s *shelf) bool {
 	t.Helper()
 	long, next := s.clone(), []graph.Edge{graph.Gone}
-	if plain4(s.w.Mem, &s.metas, []uint16{0}, next)+plain6(s.w.Mem, &s.metas, []uint16{0}, next) == 0 {
+	if plain.IPv4(s.w.Mem, &s.metas, []uint16{0}, next, ipRoute)+plain.IPv6(s.w.Mem, &s.metas, []uint16{0}, next, ipRoute) == 0 {
 		if s.metas != long.metas || next[0] != graph.Gone {
 			t.Errorf("a packet that was passed over is changed: %+v", s.metas[0])
 		}
@@ -166,13 +167,13 @@ func TestPlainPacketsGoInShort(t *testing.T) {
 	} {
 		s := newShelf(int(m.L3), u4)
 		s.metas[0].Flags, s.metas[0].GSO, s.metas[0].Bufs = m.Flags, m.GSO, m.Bufs
-		if plain4(s.w.Mem, &s.metas, []uint16{0}, []graph.Edge{0}) != 0 {
+		if plain.IPv4(s.w.Mem, &s.metas, []uint16{0}, []graph.Edge{0}, ipRoute) != 0 {
 			t.Errorf("%s: taken in short", name)
 		}
 	}
 }
 
-// FuzzShortInput compares plain4 and plain6 with inspect.
+// FuzzShortInput compares what package plain accepts with inspect.
 func FuzzShortInput(f *testing.F) {
 	for _, p := range [][]byte{ipv4(pkt.ProtoUDP, 64, udp(9)), ipv4(pkt.ProtoTCP, 9, tcp(3)), ipv6(pkt.ProtoUDP, 64, udp(9)), ipv6(pkt.ProtoTCP, 9, tcp(3))} {
 		f.Add(p, uint8(0), uint8(0), true)

@@ -56,6 +56,7 @@ func TestEveryRuleCanFail(t *testing.T) {
 		"calculation does not know its callers":                                {"policy", "./control", "./api/v3"},
 		"tables know no nodes":                                                 {"fastpath/fib", "./fastpath/node", "./internal/mem"},
 		"the engine knows no node":                                             {"fastpath/graph", "./fastpath/node/arp", "./internal/pkt"},
+		"plain packets are accepted without tables":                            {"fastpath/plain", "./fastpath/fib", "./fastpath/graph"},
 		"rings know no engine":                                                 {"fastpath/xsk/umem", "./fastpath/port", "./internal/mem"},
 		"a hand-over knows nothing of what is handed over":                     {"forwarder/handover", "./forwarder/plane", "./internal/mem"},
 		"nobody below asks for explanations":                                   {"forwarder/plane", "./forwarder/explain", "./forwarder/policing"},

@@ -34,6 +34,11 @@ func planes() []Rule {
 			Why:    "on the path there are edges, drop reasons and counters; state changes are logged by who asked for them",
 		},
 		{
+			Name: "plain packets are accepted without tables", In: []string{"fastpath/plain"},
+			Forbid: []string{"./fastpath/node", "./fastpath/judge", "./fastpath/flow", "./fastpath/fib", "./fastpath/label"}, Reach: true,
+			Why: "whether a header is true depends on nothing but the packet",
+		},
+		{
 			Name: "the forwarder carries no control plane", In: []string{"cmd/margay-forwarder"}, Reach: true,
 			Forbid: []string{"./control", "./policy", "./routing", "./kube", "./cni", "./ipam", "./datastore"},
 			Why:    "a malformed route or object may kill the agent, never packets; and the forwarder's heap stays small",

@@ -1,4 +1,4 @@
-package node
+package plain
 
 import (
 	"encoding/binary"
@@ -8,31 +8,18 @@ import (
 	"margay.dev/margay/internal/pkt"
 )
 
-// Most packets are plain: whole in one buffer, no work left to an offload, an IP
-// header without options or extensions between addresses that may be forwarded,
-// UDP or TCP behind it. plain4 and plain6 accept those in as few steps as that
-// takes and judge nothing: what they stop at, for whatever reason, is for
-// inspect, which would say and note the same of all that they accept.
-
-// unplain are the flags of packets that need a longer look.
-const unplain = graph.Partial | graph.Broadcast
-
-// plain4 accepts plain IPv4 packets from the front of idx and returns how many.
+// portable4 is IPv4 in Go.
 //
 //fastpath:hot
-func plain4(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int {
+func portable4(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge, edge graph.Edge) int {
 	next = next[:len(idx)]
-	const (
-		window = pkt.IPv4Size + 8  // up to where UDP and TCP differ
-		mask   = 0xff3f<<48 | 0xff // version, header length, and what fragments have
-		dfBit  = 54                // DF, in the same word
-	)
-	_ = metas[0] // not nil: asked once, not for each packet
+	const window, dfBit = window4, 54 // DF, in the first word
+	_ = metas[0]                      // not nil: asked once, not for each packet
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		l3, flags := uint32(m.L3), m.Flags
 		have := m.Head - l3
-		if m.Head < l3+window || uint16(flags&(unplain|graph.IPv6))|uint16(m.Bufs^1)|uint16(m.GSO) != 0 {
+		if m.Head < l3+window || uint16(flags&(Unplain|graph.IPv6))|uint16(m.Bufs^1)|uint16(m.GSO) != 0 {
 			return i
 		}
 		at := int(m.Off + l3)
@@ -40,7 +27,7 @@ func plain4(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 		one, two := binary.LittleEndian.Uint64(h[0:8]), binary.LittleEndian.Uint64(h[8:16])
 		total := uint32(bits.ReverseBytes16(uint16(one >> 16)))
 		to := binary.LittleEndian.Uint32(h[16:20])
-		if one&mask != 0x45 || uint8(two) <= 1 || total-window > have-window || class4[h[12]]|class4[h[16]] != unicast4 ||
+		if one&mask4 != 0x45 || uint8(two) <= 1 || total-window > have-window || Class4[h[12]]|Class4[h[16]] != Unicast4 ||
 			!sumHolds(one, two, to) {
 			return i
 		}
@@ -59,23 +46,23 @@ func plain4(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 		m.L4, m.Proto = uint16(l3)+pkt.IPv4Size, proto
 		m.Len, m.Head = l3+total, l3+total
 		m.To = uint64(bits.ReverseBytes32(to)) << 32
-		next[i] = ipRoute
+		next[i] = edge
 	}
 	return len(idx)
 }
 
-// plain6 accepts plain IPv6 packets from the front of idx and returns how many.
+// portable6 is IPv6 in Go.
 //
 //fastpath:hot
-func plain6(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int {
+func portable6(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge, edge graph.Edge) int {
 	next = next[:len(idx)]
-	const window = pkt.IPv6Size + 8 // up to where UDP and TCP differ
-	_ = metas[0]                    // not nil: asked once, not for each packet
+	const window = window6
+	_ = metas[0] // not nil: asked once, not for each packet
 	for i, slot := range idx {
 		m := &metas[slot&graph.SlotMask]
 		l3, flags := uint32(m.L3), m.Flags
 		have := m.Head - l3
-		if m.Head < l3+window || uint16(flags&unplain)|uint16(m.Bufs^1)|uint16(m.GSO) != 0 || l3 != 0 && flags&graph.IPv6 == 0 {
+		if m.Head < l3+window || uint16(flags&Unplain)|uint16(m.Bufs^1)|uint16(m.GSO) != 0 || l3 != 0 && flags&graph.IPv6 == 0 {
 			return i
 		}
 		at := int(m.Off + l3)
@@ -100,18 +87,10 @@ func plain6(mem []byte, metas *graph.Slots, idx []uint16, next []graph.Edge) int
 		m.L4, m.Proto = uint16(l3)+pkt.IPv6Size, proto
 		m.Len, m.Head = l3+total, l3+total
 		m.To = binary.BigEndian.Uint64(h[24:32])
-		next[i] = ipRoute
+		next[i] = edge
 	}
 	return len(idx)
 }
-
-// What the first octet of an IPv6 address says about it.
-const (
-	unicast6 uint8 = iota // may be source and destination
-	unsure6               // multicast, or in a prefix that holds what may not (see addresses6)
-)
-
-var class6 = [256]uint8{0x00: unsure6, 0xfe: unsure6, 0xff: unsure6}
 
 // sumHolds says whether the ones'-complement sum of an IPv4 header, given as
 // little-endian words, is all ones (RFC 1071). Since 2^16 and all its powers leave
@@ -122,5 +101,5 @@ var class6 = [256]uint8{0x00: unsure6, 0xfe: unsure6, 0xff: unsure6}
 func sumHolds(one, two uint64, three uint32) bool {
 	sum, c := bits.Add64(one, two, 0)
 	sum, c = bits.Add64(sum, uint64(three), c)
-	return (sum+c)%0xffff == 0
+	return (sum+c)*inverse <= multiples
 }

@@ -46,3 +46,7 @@ const (
 	ipv4Size, ipv6Size, udpSize, tcpSize = pkt.IPv4Size, pkt.IPv6Size, 8, 20
 	protoTCP, protoUDP                   = pkt.ProtoTCP, pkt.ProtoUDP
 )
+
+// The linter reads no assembly: there is all of this used.
+const _ = uint64(metaIPv6|metaFromUs|metaJudged|metaOnTrial) | steadyKind | tailIPv4 | tailIPv6 | tailTCP | tailUDP |
+	ipv4Size | ipv6Size | udpSize | tcpSize | protoTCP | protoUDP

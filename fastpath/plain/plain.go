@@ -38,9 +38,6 @@ const (
 	// n is a multiple of 0xffff exactly if n*inverse, modulo 2^64, is not above multiples.
 	inverse   = 0xfffefffefffeffff
 	multiples = 0x0001000100010001
-
-	ipv4Size, ipv6Size, udpSize, tcpSize = pkt.IPv4Size, pkt.IPv6Size, 8, 20
-	protoTCP, protoUDP                   = pkt.ProtoTCP, pkt.ProtoUDP
 )
 
 // What the first octet of an IPv4 address says about it.

@@ -70,6 +70,7 @@
 // FEW is how many keys go on faster one by one than by fours.
 #define FEW 8
 
+// CONSTANTS are Y10, Y11 and Y12.
 #define CONSTANTS \
 	VPXOR        Y10, Y10, Y10;    \
 	MOVQ         $GUARD, AX;       \
@@ -77,11 +78,7 @@
 	VPBROADCASTQ X11, Y11;         \
 	MOVQ         $GUARDS, AX;      \
 	VMOVQ        AX, X12;          \
-	VPBROADCASTQ X12, Y12;         \
-	VPCMPEQD     Y13, Y13, Y13;    \
-	VPSRLQ       $58, Y13, Y14;    \
-	VPSRLQ       $44, Y13, Y9;     \
-	VPSRLQ       $32, Y13, Y13
+	VPBROADCASTQ X12, Y12
 
 // func burst256(cells []uint64, boxes []box, trees []tree, none uint32, keys []Key, out []Verdict)
 //
@@ -97,6 +94,10 @@ TEXT ·burst256(SB), 0, $912-128
 	MOVQ keys_base+80(FP), R8
 	MOVQ keys_len+88(FP), R9
 	CONSTANTS
+	VPCMPEQD Y13, Y13, Y13
+	VPSRLQ $58, Y13, Y14
+	VPSRLQ $44, Y13, Y9
+	VPSRLQ $32, Y13, Y13
 	MOVL none+72(FP), AX
 	VMOVD AX, X0
 	VPBROADCASTD X0, Y0
@@ -399,9 +400,14 @@ TEXT ·one256(SB), NOSPLIT, $0-92
 	CONSTANTS
 	TESTQ R12, R12
 	JZ end
-	KEY((R8))
+	// Word by word, as it was mostly just stored.
 	MOVQ (R8), AX
 	MOVQ 8(R8), R8
+	VMOVQ AX, X15
+	VPINSRQ $1, R8, X15, X15
+	VINSERTI128 $1, X15, Y15, Y15
+	VPSUBQ Y15, Y10, Y0
+	VPBLENDD $0xF0, Y0, Y15, Y15
 
 tree:
 	CMPL R9, 8(R11)

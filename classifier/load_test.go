@@ -93,7 +93,7 @@ func roam(p *Program, seed uint64) {
 		p.Logged(&keys[i], nil)
 	}
 	p.AddClass(3, []SetID{1, 2, 3, 4, 5})
-	p.Key(&Packet{SourceClass: 3, DestinationClass: 4})
+	p.Key(&Packet{SourceClass: 3, DestinationClass: 4}, new(Key))
 }
 
 func TestEveryBrokenByteIsRefused(t *testing.T) {

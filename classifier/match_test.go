@@ -85,7 +85,8 @@ func TestClassThatWasNotAddedMatchesNothing(t *testing.T) {
 	p := classifiertest.Load(t, list, classifier.Options{})
 	p.AddClass(9, nil) // class 8 is below it, and still unknown
 	for class, want := range map[uint32]classifier.Verdict{0: classifier.NewVerdict(classifier.Allow, 2, 0), 8: 0, 9: classifier.NewVerdict(classifier.Allow, 2, 0), 10: 0, 1 << 31: 0} {
-		k := p.Key(&classifier.Packet{SourceClass: class})
+		var k classifier.Key
+		p.Key(&classifier.Packet{SourceClass: class}, &k)
 		if v := p.MatchOne(&k); v != want {
 			t.Errorf("class %d: %v, want %v", class, v, want)
 		}

@@ -10,14 +10,15 @@ type Packet struct {
 	Protocol                      uint8
 }
 
-// Key is the packet's key in a program.
+// Key puts the packet's key in a program into key.
 //
 //fastpath:hot
-func (p *Program) Key(k *Packet) Key {
+func (p *Program) Key(k *Packet, key *Key) {
+	source, destination := k.Source, k.Destination
 	if p.mode == Classes {
-		return NewKey(p.Source(k.SourceClass), p.Destination(k.DestinationClass), k.Protocol, k.SourcePort, k.DestinationPort)
+		source, destination = p.Source(k.SourceClass), p.Destination(k.DestinationClass)
 	}
-	return NewKey(k.Source, k.Destination, k.Protocol, k.SourcePort, k.DestinationPort)
+	key[0], key[1] = keyWords(source, destination, k.Protocol, k.SourcePort, k.DestinationPort)
 }
 
 // Keys puts the keys of packets into keys, in the order in which idx names them. keys is
@@ -29,13 +30,13 @@ func (p *Program) Keys(packets []Packet, idx []uint8, keys []Key) {
 	if p.mode != Classes {
 		for j, i := range idx {
 			k := &packets[i]
-			keys[j] = NewKey(k.Source, k.Destination, k.Protocol, k.SourcePort, k.DestinationPort)
+			keys[j][0], keys[j][1] = keyWords(k.Source, k.Destination, k.Protocol, k.SourcePort, k.DestinationPort)
 		}
 		return
 	}
 	source, destination := *p.sides[0].cells.Load(), *p.sides[1].cells.Load()
 	for j, i := range idx {
 		k := &packets[i]
-		keys[j] = NewKey(localOf(source, k.SourceClass), localOf(destination, k.DestinationClass), k.Protocol, k.SourcePort, k.DestinationPort)
+		keys[j][0], keys[j][1] = keyWords(localOf(source, k.SourceClass), localOf(destination, k.DestinationClass), k.Protocol, k.SourcePort, k.DestinationPort)
 	}
 }

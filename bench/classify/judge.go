@@ -105,6 +105,7 @@ func (j *judge) one(i int) {
 	} else {
 		p.SourceClass, p.DestinationClass = uint32(v.Lookup4(j.d4[2*i])), uint32(v.Lookup4(j.d4[2*i+1]))
 	}
-	k := j.prog.Key(&p)
+	var k classifier.Key
+	j.prog.Key(&p, &k)
 	j.out[i] = j.prog.MatchOne(&k)
 }

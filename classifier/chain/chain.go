@@ -132,7 +132,8 @@ func (c *Chain) Explain(k *classifier.Packet, steps []classifier.Verdict) []clas
 	var ids []uint32
 	for t := range c.tiers {
 		p := c.tiers[t].List.Program()
-		key := p.Key(k)
+		var key classifier.Key
+		p.Key(k, &key)
 		ids = p.Logged(&key, ids[:0])
 		for _, id := range ids {
 			steps = append(steps, classifier.NewVerdict(classifier.Log, id, t))

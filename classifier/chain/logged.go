@@ -22,7 +22,8 @@ func (c *Chain) Logged(k *classifier.Packet, v classifier.Verdict, l *Logs) {
 		if !p.HasLog() {
 			continue
 		}
-		key := p.Key(k)
+		var key classifier.Key
+		p.Key(k, &key)
 		l.ids = p.Logged(&key, l.ids[:0])
 		for _, id := range l.ids {
 			l.Met = append(l.Met, classifier.NewVerdict(classifier.Log, id, t))

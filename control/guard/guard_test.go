@@ -145,7 +145,8 @@ func (p *plane) verdict(key policy.Key, source string, port uint16) string {
 		}
 		program, _ := classifier.Load(p.images[id])
 		program.AddClass(1<<16, in)
-		k := program.Key(&packet)
+		var k classifier.Key
+		program.Key(&packet, &k)
 		switch v := program.MatchOne(&k); {
 		case v.Action() == classifier.Allow, v.Action() == classifier.Deny:
 			name := p.rules[v.Rule()]

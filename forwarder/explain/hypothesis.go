@@ -141,7 +141,8 @@ func (s *search) side(h *hypothesis, c *judge.Case, side int) (v classifier.Verd
 			return classifier.NewVerdict(force.action, classifier.EndOfTier, 0)
 		}
 		if h.without == classifier.EndOfTier && (!h.moved || p.Mode() == classifier.Addresses) {
-			key := p.Key(&c.Tuple)
+			var key classifier.Key
+			p.Key(&c.Tuple, &key)
 			return p.MatchOne(&key)
 		}
 		r := s.read(side, tier)

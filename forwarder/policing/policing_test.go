@@ -79,7 +79,8 @@ func (b *bed) allowed(source string) (ids []uint32) {
 	view := b.Labels().View()
 	k := classifier.Packet{SourceClass: uint32(view.Lookup(netip.MustParseAddr(source)))}
 	for id, l := range b.lists {
-		key := l.Program().Key(&k)
+		var key classifier.Key
+		l.Program().Key(&k, &key)
 		if l.Program().MatchOne(&key).Action() == classifier.Allow {
 			ids = append(ids, id)
 		}
@@ -249,7 +250,8 @@ func TestProgramsThatGoKnowWhoComes(t *testing.T) {
 			view := b.Labels().View()
 			for _, source := range []string{"10.1.2.3", "fd01::2"} {
 				k := classifier.Packet{SourceClass: uint32(view.Lookup(netip.MustParseAddr(source)))}
-				key := old.Key(&k)
+				var key classifier.Key
+		old.Key(&k, &key)
 				if old.MatchOne(&key).Action() != classifier.Allow {
 					t.Errorf("the program that goes does not know any more what %s is in", source)
 				}

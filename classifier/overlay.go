@@ -213,19 +213,14 @@ func (p *Program) first(k *Key, rank uint32) int {
 // judge turns the ranks in out, which the trees gave, into verdicts where trees
 // are not the whole truth.
 func (p *Program) judge(keys []Key, out []Verdict) {
-	if p.over != nil {
-		for i, rank := range out {
-			out[i] = p.settle(&keys[i], uint32(rank))
-		}
-		return
+	verdicts, source, destination := p.verdicts, uint32(0), uint32(0) // with edits nothing is known
+	if p.over == nil {
+		source, destination = p.sides[0].known, p.sides[1].known
 	}
-	verdicts, source, destination := p.verdicts, p.sides[0].known, p.sides[1].known
-	out = out[:len(keys)]
 	for i := range keys {
-		k := &keys[i]
-		if k.Source() < source && k.Destination() < destination {
+		if k := &keys[i]; k.Source() < source && k.Destination() < destination {
 			out[i] = verdicts[out[i]]
-		} else { // strange
+		} else {
 			out[i] = p.settle(k, uint32(out[i]))
 		}
 	}
@@ -251,8 +246,3 @@ func (p *Program) decide(k *Key, rank uint32) (uint32, int) {
 	}
 	return rank, p.first(k, rank)
 }
-
-// exact reports whether what the trees give is the whole truth of every key.
-//
-//fastpath:hot
-func (p *Program) exact() bool { return p.mode == Addresses && p.over == nil }

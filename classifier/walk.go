@@ -11,13 +11,12 @@ type Key [2]uint64
 // numbers, or local classes, as the program's Mode asks.
 //
 //fastpath:hot
-func NewKey(source, destination uint32, protocol uint8, sourcePort, destinationPort uint16) Key {
-	w0, w1 := keyWords(source, destination, protocol, sourcePort, destinationPort)
-	return Key{w0, w1}
+func NewKey(source, destination uint32, protocol uint8, sourcePort, destinationPort uint16) (k Key) {
+	k[0], k[1] = keyWords(source, destination, protocol, sourcePort, destinationPort)
+	return k
 }
 
-// keyWords are NewKey's words. Who stores them one by one spares the copy of an array, which
-// waits until both have left for the cache.
+// keyWords are NewKey's words, for who stores them one by one: the copy of an array waits for both to be in the cache.
 //
 //fastpath:hot
 func keyWords(source, destination uint32, protocol uint8, sourcePort, destinationPort uint16) (w0, w1 uint64) {
@@ -56,7 +55,7 @@ func (p *Program) Match(keys []Key, out []Verdict) {
 	for len(keys) > 0 {
 		n := min(len(keys), Burst)
 		p.walk(keys[:n], out[:n])
-		if p.exact() {
+		if p.mode == Addresses && p.over == nil { // what the trees give is the whole truth
 			for i, rank := range out[:n] {
 				out[i] = p.verdicts[rank]
 			}

@@ -251,7 +251,7 @@ func TestProgramsThatGoKnowWhoComes(t *testing.T) {
 			for _, source := range []string{"10.1.2.3", "fd01::2"} {
 				k := classifier.Packet{SourceClass: uint32(view.Lookup(netip.MustParseAddr(source)))}
 				var key classifier.Key
-		old.Key(&k, &key)
+				old.Key(&k, &key)
 				if old.MatchOne(&key).Action() != classifier.Allow {
 					t.Errorf("the program that goes does not know any more what %s is in", source)
 				}

@@ -120,6 +120,29 @@ func TestAnswerWaitsUntilItIsRead(t *testing.T) {
 	})
 }
 
+// Who asks a pod for names from beyond a host's port might do so in anybody's name, of a
+// server of his own: nothing is learned from that, and nothing waits.
+func TestStrangersTeachNobody(t *testing.T) {
+	families(t, func(t *testing.T, s *scene) {
+		s.Police(gt.Up, &judge.Endpoint{Host: true, Ingress: open(t), Egress: open(t), Account: 2})
+		for range 2 { // judged, and by its flow
+			s.SendIP(gt.Up, gt.UDPPorts(s.server, s.pod, 30, 4000, overhear.Port))
+			s.arrived(1, "a stranger's question")
+			s.SendIP(gt.Pod, gt.UDPPorts(s.pod, s.server, 60, overhear.Port, 4000))
+			if n := len(s.Collect(gt.Up)); n != 1 {
+				t.Errorf("%d answers went to the stranger, want 1", n)
+			}
+		}
+		if heard := s.next(); len(heard) != 0 {
+			t.Errorf("heard %+v", heard)
+		}
+		s.ask(4001)
+		if n := len(s.next()); n != 1 {
+			t.Errorf("%d questions of the pod's own were heard, want 1", n)
+		}
+	})
+}
+
 func TestNobodyWaitsForNobody(t *testing.T) {
 	families(t, func(t *testing.T, s *scene) {
 		s.ask(4000)

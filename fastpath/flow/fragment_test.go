@@ -116,6 +116,32 @@ func TestFragments(t *testing.T) {
 	}
 }
 
+// TestFirstOfAnotherFlow: nobody knows whose the pieces are of two firsts that have one
+// identification, so nothing more of either passes.
+func TestFirstOfAnotherFlow(t *testing.T) {
+	for v6 := range ends {
+		table := newTable(t, nil)
+		w := table.Worker(0)
+		first := func(port byte) []byte {
+			return fragment(v6, pkt.ProtoUDP, 5, 0, true, append([]byte{3, port, 0, 80, 0, 100, 0, 0}, make([]byte, 72)...))
+		}
+		for i, step := range []struct {
+			piece []byte
+			want  Reason
+		}{
+			{first(1), NoReason},
+			{fragment(v6, pkt.ProtoUDP, 5, 80, true, make([]byte, 80)), NoReason},
+			{first(2), FragmentOverlap},
+			{fragment(v6, pkt.ProtoUDP, 5, 160, false, make([]byte, 40)), FragmentOverlap},
+		} {
+			if got := passFragment(t, w, 0, step.piece); got != step.want {
+				t.Errorf("%s: fragment %d is refused for %v, want %v", family(v6), i, got, step.want)
+			}
+		}
+		drain(t, table, 0)
+	}
+}
+
 // TestFragmentsAreOfTheirFlow: a later fragment counts for its flow, whose first
 // packet it needs; a whole IPv6 packet in a fragment header is none.
 func TestFragmentsAreOfTheirFlow(t *testing.T) {

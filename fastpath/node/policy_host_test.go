@@ -150,6 +150,28 @@ func TestPodsAddressFromOutsideOpensNothingForThePod(t *testing.T) {
 	})
 }
 
+// Two hosts' ports may lead to the same sender: what comes by the one, and would be answered
+// by the other, is a flow like any.
+func TestOtherWayBackIsNoWayAround(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		l := gt.Standard(t, 1)
+		far, pod := gt.Addr(ipv6, gt.NetRemote, 9), gt.Addr(ipv6, gt.NetPods, gt.PodHost) // whose way is by Up
+		l.Police(gt.Pod, &judge.Endpoint{Egress: only(t), Ingress: open(t)})
+		for _, port := range []uint16{gt.Up, gt.Side} {
+			l.Police(port, &judge.Endpoint{Host: true, Egress: open(t), Ingress: only(t)})
+		}
+		for range 3 {
+			l.SendIP(gt.Side, gt.UDPPorts(far, pod, 10, 1000, 53))
+			if n := left(l, gt.Pod); n != 1 {
+				t.Errorf("%d packets came, want 1: %v", n, l.Engine.Total().Drops)
+			}
+		}
+		if n := l.Tables.Court.Rejudged(); n != 0 {
+			t.Errorf("%d packets of a known flow were judged anew", n)
+		}
+	})
+}
+
 // What others send in a pod's name, and the policy of their way denies, does not cut the
 // pod's own conversation, though it comes just when that is to be judged anew.
 func TestDenialOfWhatOthersSentCutsNobody(t *testing.T) {

@@ -168,6 +168,35 @@ func TestForgedErrorsMeetAConnection(t *testing.T) {
 	})
 }
 
+// An error that comes when its flow is to be judged anew is judged as what it quotes, though
+// it goes the other way: a pod that lets nobody in hears of its own datagrams.
+func TestErrorsAreJudgedAsWhatTheyQuote(t *testing.T) {
+	gt.Families(t, func(t *testing.T, ipv6 bool) {
+		l := gt.Standard(t, 1)
+		pod, far, router := gt.Addr(ipv6, gt.NetPods, gt.PodHost), gt.Addr(ipv6, gt.NetUp, gt.Station), gt.Addr(ipv6, gt.NetUp, gt.Gateway)
+		police := func(port uint16) {
+			l.Police(gt.Pod, &judge.Endpoint{Ingress: only(t), Egress: only(t, allow(1, udp, port))})
+		}
+		unreachable, code, head := uint8(3), uint8(1), 20
+		if ipv6 {
+			unreachable, code, head = 1, 4, 40
+		}
+		datagram := gt.UDPPorts(pod, far, 10, 1000, 2222)
+		police(2222)
+		l.SendIP(gt.Pod, datagram)
+		for _, tt := range []struct{ port, came int }{{2222, 1}, {2223, 0}} {
+			police(uint16(tt.port))
+			l.SendIP(gt.Up, icmp(router, pod, unreachable, code, 0, datagram, head+8))
+			if n := left(l, gt.Pod); n != tt.came {
+				t.Errorf("while egress allows port %d, %d errors came, want %d: %v", tt.port, n, tt.came, l.Engine.Total().Drops)
+			}
+		}
+		if n := l.Tables.Court.Rejudged(); n != 2 {
+			t.Errorf("%d errors were judged, want 2", n)
+		}
+	})
+}
+
 // piece is a fragment of a datagram to UDP port 2222, or to another that policy
 // denies.
 func (s *siege) piece(id uint16, from, to int, more bool, port uint16) []byte {

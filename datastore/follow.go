@@ -40,8 +40,9 @@ type Follower struct {
 	// grows from a tenth of a second to ten.
 	Pause func(ctx context.Context, failed int) error
 
-	told  map[Key]string // the resource version of each object that was told of
-	store string         // which store told it
+	told    map[Key]string // the resource version of each object that was told of
+	refused map[Key]bool   // what was told that it cannot be used, last
+	store   string         // which store told it
 }
 
 // Run follows until the context ends, and gives the cause of that.
@@ -84,11 +85,15 @@ func (f *Follower) list(ctx context.Context) (Revision, error) {
 	another := l.Store != f.store // and its versions say nothing beside those of the former
 	f.store = l.Store
 	events := []Event{{Type: Begin}}
-	told := make(map[Key]string, len(l.Objects))
+	told, refused := make(map[Key]string, len(l.Objects)), make(map[Key]bool, len(l.Refused))
+	for _, r := range l.Refused {
+		refused[r.Key] = r.Key != Key{}
+	}
 	for _, o := range l.Objects {
 		key := KeyOf(o)
 		told[key] = o.GetResourceVersion()
-		if before, ok := f.told[key]; !ok || another || before != told[key] {
+		mended := f.refused[key] && !refused[key]
+		if before, ok := f.told[key]; !ok || another || mended || before != told[key] {
 			events = append(events, Event{Type: Changed, Key: key, Object: o, Revision: l.Revision})
 		}
 	}
@@ -98,12 +103,20 @@ func (f *Follower) list(ctx context.Context) (Revision, error) {
 			told[r.Key] = before
 		}
 	}
-	for key := range f.told {
-		if _, ok := told[key]; !ok {
+	gone := func(key Key) {
+		if _, ok := told[key]; !ok && !refused[key] {
 			events = append(events, Event{Type: Deleted, Key: key, Revision: l.Revision})
 		}
 	}
-	f.told = told
+	for key := range f.told {
+		gone(key)
+	}
+	for key, was := range f.refused {
+		if _, had := f.told[key]; was && !had {
+			gone(key)
+		}
+	}
+	f.told, f.refused = told, refused
 	f.Deliver(append(events, Event{Type: InSync, Revision: l.Revision}))
 	return l.Revision, nil
 }
@@ -115,8 +128,12 @@ func (f *Follower) change(events []Event) {
 		switch e.Type {
 		case Changed:
 			f.told[e.Key] = e.Object.GetResourceVersion()
+			delete(f.refused, e.Key)
 		case Deleted:
 			delete(f.told, e.Key)
+			delete(f.refused, e.Key)
+		case Refusing:
+			f.refused[e.Key] = e.Key != Key{}
 		case Bookmark:
 			continue
 		}

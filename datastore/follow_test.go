@@ -116,12 +116,17 @@ func TestFollower(t *testing.T) {
 		"what cannot be used is not gone": {
 			[]func() (*datastore.Listing, error){holding("s", at("a", "1"), at("b", "1")), refusing("s", "a", at("b", "1")), refusing("s", "b", at("a", "4")), holding("s", at("b", "1"))},
 			[]func(func([]datastore.Event)) error{compacted, compacted, compacted, lost},
-			"begin a=1 b=1 sync, begin !a sync, begin a=4 !b sync, begin -a sync, lost", "1 2 3 4",
+			"begin a=1 b=1 sync, begin !a sync, begin a=4 !b sync, begin b=1 -a sync, lost", "1 2 3 4",
 		},
-		"what could never be used is not told as gone": {
+		"what could never be used, and is gone or mended": {
+			[]func() (*datastore.Listing, error){refusing("s", "a", at("b", "1")), refusing("s", "c", at("b", "1")), holding("s", at("b", "1"), at("c", "1"))},
+			[]func(func([]datastore.Event)) error{compacted, telling(datastore.ErrUnavailable, bookmark, datastore.Event{Type: datastore.Refusing, Key: key("b"), Err: datastore.ErrInvalid}), lost},
+			"begin b=1 !a sync, begin !c -a sync, !b, lost, begin b=1 c=1 sync, lost", "1 1 2",
+		},
+		"what could never be used is told as gone": {
 			[]func() (*datastore.Listing, error){refusing("s", "a"), holding("s")},
 			[]func(func([]datastore.Event)) error{compacted, lost},
-			"begin !a sync, begin sync, lost", "1 2",
+			"begin !a sync, begin -a sync, lost", "1 2",
 		},
 	}
 	for name, tt := range tests {

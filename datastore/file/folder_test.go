@@ -220,6 +220,13 @@ func TestEditedByHand(t *testing.T) {
 	until("a=10.4.0.0/16")
 	save(doc("a", "10.5.0.0/16") + rest)
 	until("a=10.5.0.0/16 b=10.1.0.0/16")
+	save(doc("a", "10.7.0.0/16") + strings.Replace(rest, "spec:", "spex:", 1))
+	until("a=10.7.0.0/16 b=10.1.0.0/16")
+	save(doc("a", "10.5.0.0/16") + rest) // back to what it was
+	told := func(e datastore.Event) bool { return e.Type == datastore.Changed && e.Key == key("b") }
+	if events := until("a=10.5.0.0/16 b=10.1.0.0/16"); !slices.ContainsFunc(events, told) {
+		t.Errorf("b can be used again, as it was, and nobody is told: %+v", events)
+	}
 	save("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n" + rest)
 	until("b=10.1.0.0/16")
 	if err := os.Rename(path, filepath.Join(dir, "moved.yaml")); err != nil {

@@ -208,21 +208,22 @@ func dressed(o v3.Object, r *record) v3.Object {
 // to are the events between a view and the next.
 func (v view) to(next view) []datastore.Event {
 	var events []datastore.Event
-	for key, it := range next.items {
-		if before, ok := v.items[key]; !ok || before.object.GetResourceVersion() != it.object.GetResourceVersion() {
-			events = append(events, datastore.Event{Type: datastore.Changed, Key: key, Object: it.object, Where: it.where()})
-		}
-	}
 	words := func(r datastore.Refusal) string { return r.Key.String() + "\x00" + r.Where + "\x00" + r.Err.Error() }
 	was, is := make(map[string]bool), make(map[string]bool)
-	named := make(map[datastore.Key]bool)
+	had, named := make(map[datastore.Key]bool), make(map[datastore.Key]bool)
 	for _, r := range v.refused {
-		was[words(r)] = true
+		was[words(r)], had[r.Key] = true, true
 	}
 	for _, r := range next.refused {
 		is[r.Where], named[r.Key] = true, true
 		if !was[words(r)] {
 			events = append(events, datastore.Event{Type: datastore.Refusing, Key: r.Key, Where: r.Where, Err: r.Err})
+		}
+	}
+	for key, it := range next.items {
+		mended := had[key] && !named[key] // also to what it was before it could not be used
+		if before, ok := v.items[key]; !ok || mended || before.object.GetResourceVersion() != it.object.GetResourceVersion() {
+			events = append(events, datastore.Event{Type: datastore.Changed, Key: key, Object: it.object, Where: it.where()})
 		}
 	}
 	gone := func(key datastore.Key, where string) {

@@ -135,7 +135,7 @@ func TestAnotherFolder(t *testing.T) {
 	fresh()
 	cfg := file.Config{Dir: dir}
 	h := newHouse(t, connect.Config{Folder: &cfg}, func() (datastore.Store, error) { return file.Open(cfg) })
-	a := h.run()
+	h.run()
 	h.apply(objects)
 	h.attach("ann")
 	h.registered()
@@ -147,7 +147,7 @@ func TestAnotherFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh()
-	a = h.run()
+	a := h.run()
 	h.unbelieving(a)
 	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(strings.ReplaceAll(objects, "ports: [80]", "ports: [81]")), 0o600); err != nil {
 		t.Fatal(err)

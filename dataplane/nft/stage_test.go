@@ -296,12 +296,17 @@ func TestRejectAndLog(t *testing.T) {
 	}
 	says("\treject comment")
 	says("limit rate 5/second burst 3 packets log prefix \"" + o.Prefix("a", 7))
-	d = &Desired{Settings: d.Settings, Endpoints: d.Endpoints}
-	d.Settings.LogPrefix, d.Settings.LogPer = "b", 24*time.Hour
-	if err := table.Apply(Change{Desired: d}); err != nil {
-		t.Fatal(err)
+	for _, to := range []struct {
+		prefix, unit string
+		per          time.Duration
+	}{{"b", "second", 0}, {"b", "day", 24 * time.Hour}} {
+		d = &Desired{Settings: d.Settings, Endpoints: d.Endpoints}
+		d.Settings.LogPrefix, d.Settings.LogPer = to.prefix, to.per
+		if err := table.Apply(Change{Desired: d}); err != nil {
+			t.Fatal(err)
+		}
+		says("limit rate 5/" + to.unit + " burst 3 packets log prefix \"" + o.Prefix(to.prefix, 7))
 	}
-	says("limit rate 5/day burst 3 packets log prefix \"" + o.Prefix("b", 7))
 	d = &Desired{Settings: d.Settings, Endpoints: d.Endpoints}
 	d.Settings.LogPer = time.Millisecond
 	if err := table.Apply(Change{Desired: d}); err == nil || !strings.Contains(err.Error(), "want a second") {

@@ -36,6 +36,10 @@ func (h *house) attach(name string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	eventually(h.t, name+" has its policy", func() bool { // which may be read after the endpoint
+		e := h.f.endpoint("shop/" + name)
+		return e != nil && len(e.Ingress) == 1
+	})
 }
 
 // page is what a page of an agent says.

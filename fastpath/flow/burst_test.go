@@ -153,9 +153,13 @@ func bytesOf(e *entry) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(e)), 
 
 // TestLoopsAgree holds the loops in assembly against those in Go; elsewhere they are the same.
 func TestLoopsAgree(t *testing.T) {
+	rounds := 4000
+	if testing.Short() {
+		rounds = 400
+	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	taken, packets := 0, 0
-	for range 4000 {
+	for range rounds {
 		n := rng.IntN(stride + 1)
 		taken += agree(t, rng, n)
 		packets += n

@@ -129,9 +129,13 @@ func TestPlainReadsNoFurther(t *testing.T) {
 // TestPlainBursts holds the loop in assembly against that in Go, on bursts of all kinds; elsewhere they
 // are the same.
 func TestPlainBursts(t *testing.T) {
+	rounds := 4000
+	if testing.Short() {
+		rounds = 400
+	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	taken, packets := 0, 0
-	for range 4000 {
+	for range rounds {
 		n := rng.IntN(33)
 		taken += plainBurst(t, rng, n)
 		packets += n

@@ -118,10 +118,14 @@ func agree(t testing.TB, rng *rand.Rand, n int, ipv6 bool) (taken int) {
 }
 
 func TestLoopsAgree(t *testing.T) {
+	rounds := 4000
+	if testing.Short() {
+		rounds = 400
+	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, ipv6 := range []bool{false, true} {
 		taken, packets := 0, 0
-		for range 4000 {
+		for range rounds {
 			n := rng.IntN(40)
 			taken += agree(t, rng, n, ipv6)
 			packets += n

@@ -104,13 +104,21 @@ func New(cfg Config, log *slog.Logger) (a *Agent, err error) {
 			return a, fmt.Errorf("listen for metrics: %w", err)
 		}
 	}
-	a.statusing = newWriter(cfg.Node, a.store, log)
+	a.statusing = newWriter(cfg.Node, a.store.Writer(), log)
 	a.kernel = &kernel{log: log, words: &hosts.Words{}}
 	a.openNames()
 	a.core = converge.New(converge.Options{
 		Node: cfg.Node, Book: a.book, Log: log, Kernel: a.kernel, Words: a.kernel.words, Store: storeDoors(cfg.Store), Felix: a.settings(), Names: a.names, Report: a.statusing.report,
 	})
 	return a, nil
+}
+
+// Trust says by what the agent knows its store from others.
+func (c Config) Trust(log *slog.Logger) cluster.Options {
+	return cluster.Options{
+		Path: filepath.Join(c.StateDir, "store.json"), Where: c.Store.Where(), Replaced: c.Store.Folder != nil,
+		Version: version.Version(), Log: log,
+	}
 }
 
 // settings are those that are said on the node itself. What cannot be used is told,

@@ -90,7 +90,8 @@ type Core struct {
 	local    *network.Local // nil: nobody has said
 	links    []hosts.Interface
 	bare     bool             // the kernel was told that there is nothing to judge
-	kernel   error            // why the kernel does not judge
+	kernel   error            // why the kernel has not taken the last change
+	judging  bool             // it has what an agent of this life gave it
 	retry    <-chan time.Time // when to try it again
 	applying <-chan error     // the kernel is at work: how that ends
 	alone    bool             // the kernel has what the forwarder was not told

@@ -31,16 +31,13 @@ type flight struct {
 	began   time.Time
 }
 
-// landing is how a commit was settled: by the forwarder, and by the kernel.
-type landing struct{ forwarder, kernel error }
-
 // flush sends what there is to send, if it may. Where there is nothing it reports of what
 // the store has told again: what is in force is acknowledged.
 func (c *Core) flush(ctx context.Context) {
-	if !c.dirty && c.flight == nil && c.again == nil && c.stats.InForce {
+	if !c.dirty && c.flight == nil && c.again == nil && c.applying == nil && !c.alone && c.stats.InForce {
 		c.reportChanged(true)
 	}
-	if !c.dirty || !c.synced || !c.ready || c.local == nil || c.stream == nil || c.flight != nil || c.again != nil {
+	if !c.dirty || !c.synced || !c.ready || c.local == nil || c.applying != nil {
 		return
 	}
 	if c.stream == nil || c.flight != nil || c.again != nil {

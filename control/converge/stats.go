@@ -84,7 +84,7 @@ func (c *Core) idle() bool {
 }
 
 // tell is what Stats tells. It is asked often, so its work is that of the node's own
-// attachments, however large the cluster is.
+// attachments and of what is faulty, however large the cluster is.
 func (c *Core) tell() Stats {
 	s := c.stats
 	s.Synced, s.Away, s.Held, s.Guard = c.synced, c.away != nil, !c.ready, c.guard.Stats()
@@ -101,6 +101,11 @@ func (c *Core) tell() Stats {
 	for k := range c.attached {
 		if !c.stands(k).InForce {
 			s.NotInForce++
+		}
+	}
+	for key := range c.notes.refused {
+		if c.objects[key] == nil { // it never could be used, and has no conditions
+			s.Faulty++
 		}
 	}
 	return s

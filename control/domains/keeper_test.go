@@ -1,6 +1,7 @@
 package domains
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"

@@ -368,6 +368,31 @@ func BenchmarkMember(b *testing.B) {
 	}
 }
 
+// A part that the kernel has not is told as that, and not as a file that is missing.
+func TestAKernelWithoutAPartOfNftables(t *testing.T) {
+	h := newHost(t, Options{})
+	b := newBatch("margay")
+	b.newTable()
+	b.newChain("c", nil)
+	b.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, inet, func() {
+		b.text(unix.NFTA_RULE_TABLE, b.table)
+		b.text(unix.NFTA_RULE_CHAIN, "c")
+		b.nest(unix.NFTA_RULE_EXPRESSIONS, func() {
+			b.nest(unix.NFTA_LIST_ELEM, func() { b.text(unix.NFTA_EXPR_NAME, "nosuchpart") })
+		})
+	})
+	err := h.table.commit(b)
+	if !errors.Is(err, ErrIncomplete) || !strings.Contains(err.Error(), `a rule of chain "c"`) || errors.Is(err, ErrUnsupported) {
+		t.Errorf("a rule that the kernel does not know: %v", err)
+	}
+	b = newBatch("margay")
+	b.newTable()
+	b.deleteSet("nosuchset")
+	if err := h.table.commit(b); !errors.Is(err, unix.ENOENT) || errors.Is(err, ErrIncomplete) {
+		t.Errorf("a set that is not there: %v", err)
+	}
+}
+
 func TestNamesOfWorkloads(t *testing.T) {
 	for name, want := range map[string]bool{
 		"eth0": true, "cali*": true, "*": true, "fifteen-letters": true, "fifteen-letters*": true,

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
 	v3 "margay.dev/margay/api/v3"
+	"margay.dev/margay/control/pending"
 	"margay.dev/margay/datastore"
 )
 
@@ -77,29 +79,39 @@ func (t *Tool) change(cmd *cobra.Command, args []string, within time.Duration, p
 		return err
 	}
 	return t.With(cmd.Context(), func(ctx context.Context, s datastore.Store) error {
-		change, err := t.begin(ctx, s, within, keys)
-		if err == nil {
-			err = rewrite(ctx, s, keys[0], to)
+		var change *pending.Change
+		begin := sync.OnceValue(func() (err error) {
+			change, err = t.begin(ctx, s, within, keys)
+			return err
+		})
+		if err := t.rewrite(ctx, s, keys[0], to, begin); err != nil {
+			return err
 		}
-		if err == nil {
-			err = change.Made(ctx)
+		if err := change.Made(ctx); err != nil {
+			return err
 		}
-		if err == nil {
-			fmt.Fprintf(t.Out, "%v %s\nSuccessfully %s 1 '%s' resource(s)\n", keys[0], past, past, keys[0].Kind)
-		}
-		return err
+		fmt.Fprintf(t.Out, "%v %s\nSuccessfully %s 1 '%s' resource(s)\n", keys[0], past, past, keys[0].Kind)
+		return nil
 	})
 }
 
-// rewrite puts what a function makes of an object in its place.
-func rewrite(ctx context.Context, s datastore.Store, key datastore.Key, to func(v3.Object) (v3.Object, error)) error {
+// rewrite puts what a function makes of an object in its place. It calls begin before each
+// time it writes: what cannot be made needs no undoing.
+func (t *Tool) rewrite(ctx context.Context, s datastore.Store, key datastore.Key, to func(v3.Object) (v3.Object, error), begin func() error) error {
 	for range changeTries {
 		o, err := s.Get(ctx, key)
 		if err != nil {
 			return err
 		}
-		if o, err = to(o); err != nil {
-			return fmt.Errorf("%v: %w", key, err)
+		if o, err = to(o); err == nil {
+			o, err = datastore.Admit(o)
+		}
+		if err != nil {
+			fmt.Fprintln(t.Err, about(key.String(), err))
+			return ErrTold
+		}
+		if err := begin(); err != nil {
+			return err
 		}
 		if _, err = s.Update(ctx, o); !errors.Is(err, datastore.ErrConflict) {
 			return err
@@ -108,8 +120,8 @@ func rewrite(ctx context.Context, s datastore.Store, key datastore.Key, to func(
 	return fmt.Errorf("%v: %w", key, datastore.ErrConflict)
 }
 
-// patched is an object with fields of a patch. It stays the same object.
-func patched(o v3.Object, patch map[string]any) (v3.Object, error) {
+// patched is an object as a patch has it. It stays the same object.
+func patched(o v3.Object, edit func(fields any) (any, error)) (v3.Object, error) {
 	key := datastore.KeyOf(o)
 	text, err := json.Marshal(o)
 	if err != nil {

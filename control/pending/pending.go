@@ -47,14 +47,8 @@ type Change struct {
 // Begin writes down how to undo a change of the objects with some keys, before it
 // is made. It fails with ErrPending where one of them is in a pending change already.
 func Begin(ctx context.Context, s datastore.Store, name string, within time.Duration, keys []datastore.Key) (*Change, error) {
-	others, err := all(ctx, s)
-	if err != nil {
-		return nil, fmt.Errorf("begin change: %w", err)
-	}
-	for _, o := range others {
-		if at := slices.IndexFunc(keys, func(k datastore.Key) bool { return concerns(o, k) }); at >= 0 {
-			return nil, fmt.Errorf("begin change of %v: %w: confirm %s first, or wait", keys[at], ErrPending, o.Name)
-		}
+	if err := free(ctx, s, keys, ""); err != nil {
+		return nil, err
 	}
 	c := &v3.PendingChange{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	c.Spec.Within.Duration = within
@@ -77,7 +71,26 @@ func Begin(ctx context.Context, s datastore.Store, name string, within time.Dura
 	if err != nil {
 		return nil, fmt.Errorf("begin change: %w", err)
 	}
-	return &Change{s, o.(*v3.PendingChange)}, nil
+	change := &Change{s, o.(*v3.PendingChange)}
+	if err := free(ctx, s, keys, name); err != nil { // of two that begin at once none may overlook the other
+		return nil, errors.Join(err, s.Delete(ctx, datastore.KeyOf(o), datastore.Precondition{UID: string(o.GetUID())}))
+	}
+	return change, nil
+}
+
+// free fails with ErrPending where an object with one of some keys is in a pending change,
+// but for the caller's own.
+func free(ctx context.Context, s datastore.Store, keys []datastore.Key, own string) error {
+	others, err := all(ctx, s)
+	if err != nil {
+		return fmt.Errorf("begin change: %w", err)
+	}
+	for _, o := range others {
+		if at := slices.IndexFunc(keys, func(k datastore.Key) bool { return concerns(o, k) }); at >= 0 && o.Name != own {
+			return fmt.Errorf("begin change of %v: %w: confirm %s first, or wait", keys[at], ErrPending, o.Name)
+		}
+	}
+	return nil
 }
 
 // Pending fails with ErrOver when the change must not go on: it is being undone, or

@@ -319,3 +319,34 @@ func TestMadeTooLate(t *testing.T) {
 		})
 	}
 }
+
+// between does something before a change is written down, as somebody else might.
+type between struct {
+	datastore.Store
+	do func()
+}
+
+func (s *between) Create(ctx context.Context, o v3.Object) (v3.Object, error) {
+	s.do()
+	return s.Store.Create(ctx, o)
+}
+
+// Of two that begin a change of one object at once the one that is written down later
+// does not begin, though there was none when it looked.
+func TestTwoBeginAtOnce(t *testing.T) {
+	s := open(t)
+	object := tier("platform", 1)
+	put(t, s, object)
+	keys := []datastore.Key{datastore.KeyOf(object)}
+	late := &between{s, func() {
+		if _, err := pending.Begin(t.Context(), s, "first", time.Minute, keys); err != nil {
+			t.Fatal(err)
+		}
+	}}
+	if _, err := pending.Begin(t.Context(), late, "second", time.Minute, keys); !errors.Is(err, pending.ErrPending) {
+		t.Errorf("the second that begins: %v", err)
+	}
+	if all := pendings(t, s); len(all) != 1 || all[0].Name != "first" {
+		t.Errorf("what is pending: %v", all)
+	}
+}

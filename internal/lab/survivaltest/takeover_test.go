@@ -109,6 +109,18 @@ func (l *loaded) kernelsHeard() {
 	}
 }
 
+// letGo reports, when it is certain, that a forwarder of which a taker was killed had let go, and has ended. One that goes
+// on answers, which one that is just about to end does not: its socket was given away.
+func (w *world) letGo(node string, giver int) (gone bool) {
+	w.t.Helper()
+	w.eventually("the forwarder of "+node+" answers, or has ended", func() bool {
+		gone = w.PID(node) != giver
+		_, err := w.inspect(node).GetStatus(w.t.Context(), &v1.StatusRequest{})
+		return gone || err == nil
+	})
+	return gone
+}
+
 // A taker that is killed, whenever, costs no connection: before it was told to go
 // the one that ran goes on, and after that the next start finds everything.
 func TestTakerIsKilledAtAnyMoment(t *testing.T) {
@@ -124,10 +136,9 @@ func TestTakerIsKilledAtAnyMoment(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.IntN(300))*time.Millisecond)
 		err := w.TakeOver(ctx, "north") // kills it when ctx ends
 		cancel()
-		switch {
-		case err == nil: // it was too fast to be killed
+		if err == nil { // it was too fast to be killed
 			taken++
-		case w.PID("north") != first: // the giver had let go, and is gone
+		} else if w.letGo("north", first) {
 			taken++
 			w.launch("north")
 		}
